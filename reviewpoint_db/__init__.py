@@ -1,0 +1,1 @@
+"""A database layer for Litestar, Starlette and FastAPI that is right by default."""
