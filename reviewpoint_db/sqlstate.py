@@ -1,0 +1,1 @@
+"""From an error of the database to its class, its HTTP status and whether a retry helps."""
