@@ -53,7 +53,7 @@ async def test_a_known_exchange_is_counted_exactly(relay: Relay, postgres_url: s
     async with connection.transaction():
         await connection.fetch("SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
     assert relay.counters.round_trips == 8
-    assert list(relay.counters.flights)[0] == "Q(SELECT 1)"
+    assert relay.counters.flights[0] == "Q(SELECT 1)"
     assert list(relay.counters.flights)[-4:] == [
         "Q(BEGIN;)",
         "P(SELECT repeat('x', 1000) FROM generate_series(1, 1000)) D H",

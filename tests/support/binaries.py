@@ -73,6 +73,7 @@ class Installation:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=90,
+                check=False,
                 **server_identity(),
             )
             if result.returncode:
@@ -94,7 +95,15 @@ class Installation:
         password_file = self.folder / "password"
         password_file.write_text(password)
         password_file.chmod(0o644)
-        options = ["-U", superuser, f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"]
+        options = [
+            "-U",
+            superuser,
+            f"--pwfile={password_file}",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+        ]
         self.run("initdb", "-D", str(target), *options, "--no-locale", "--no-sync")
 
     def _programs(self) -> Path:

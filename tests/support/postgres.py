@@ -111,7 +111,13 @@ class RemoteServer:
         ]
         environment = {"PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "10", "LC_ALL": "C"}
         result = subprocess.run(
-            command, input=sql, env=environment, capture_output=True, text=True, timeout=60
+            command,
+            input=sql,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if result.returncode:
             raise subprocess.CalledProcessError(

@@ -16,7 +16,7 @@ def main(owner: int, folder: Path) -> None:
     try:
         psutil.Process(owner).wait()
     except psutil.NoSuchProcess:
-        pass
+        pass  # it was faster than we
     if folder.exists():
         Run(folder).close()
 
