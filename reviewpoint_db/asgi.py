@@ -1,0 +1,227 @@
+"""The two ASGI middlewares that the adapters for Litestar, Starlette and FastAPI share.
+
+`UnitOfWorkMiddleware` stands outermost: it makes the request's unit of work and releases it when
+everything is over, streams and background tasks included. `CommitMiddleware` stands innermost: it
+commits at the moment the response starts, so that a failed COMMIT is answered as an error, by the
+application's own exception handlers and with the headers that its other middlewares add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from loguru import logger
+
+from reviewpoint_db.context import current_units
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.transaction import CommitMode, UnitOfWork
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+
+__all__ = ["CommitMiddleware", "UnitOfWorkMiddleware", "unit_of"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answer = Callable[[Scope, Receive, Send, Exception], Awaitable[None]]
+
+_UNITS: Final = "reviewpoint_db"
+#: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1: "an unexpected condition"
+_INTERNAL_ERROR: Final = 1011
+#: The close codes that count as success: "normal closure" and "going away". All others roll back,
+#: as statuses from 400 on do.
+_NORMAL: Final = (1000, 1001)
+
+
+def unit_of(scope: Scope, name: str = "default") -> UnitOfWork:
+    """Return the unit of work of a request or WebSocket.
+
+    Args:
+        scope: The ASGI scope.
+        name: The database's name.
+
+    Raises:
+        ConfigurationError: The application has no database of this name.
+    """
+    units = scope.get(_UNITS) or {}
+    unit: UnitOfWork | None = units.get(name)
+    if unit is None:
+        known = ", ".join(map(repr, units)) or "none"
+        raise ConfigurationError(
+            f"This application has no database named {name!r} (it has {known}). Install one with "
+            "ReviewPointDBPlugin or setup_database."
+        )
+    return unit
+
+
+class UnitOfWorkMiddleware:
+    """Outermost: one unit of work a request, released whatever happens.
+
+    Args:
+        app: What it wraps.
+        database: Whose sessions they are.
+        commit: Who commits.
+        origin: Names the handler of a scope.
+    """
+
+    __slots__ = ("_app", "_commit", "_database", "_name", "_origin")
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        database: Database,
+        *,
+        commit: CommitMode = "manual",
+        origin: Callable[[Scope], str],
+    ) -> None:
+        self._app = app
+        self._database = database
+        self._name = database.name
+        self._commit = commit
+        self._origin = origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        unit = UnitOfWork(
+            self._database,
+            commit=self._commit,
+            origin=lambda: self._origin(scope),
+            request_id=lambda: _request_id(scope),
+        )
+        units: dict[str, UnitOfWork] = scope.setdefault(_UNITS, {})
+        outer = units.get(self._name)
+        units[self._name] = unit
+        token = current_units.set(units)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            current_units.reset(token)
+            if outer is not None:
+                units[self._name] = outer
+            if unit.opened:
+                await unit.release()
+            else:
+                unit.close()
+
+
+class CommitMiddleware:
+    """Innermost: ends the transaction as the response demands, before anything of it leaves.
+
+    Args:
+        app: What it wraps.
+        database: Whose sessions they are.
+        answer: Answers a COMMIT error by the application's own exception handlers.
+    """
+
+    __slots__ = ("_answer", "_app", "_name")
+
+    def __init__(self, app: ASGIApp, database: Database, *, answer: Answer) -> None:
+        self._app = app
+        self._name = database.name
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            await self._http(unit_of(scope, self._name), scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(unit_of(scope, self._name), scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send) -> None:
+        failed: Exception | None = None
+        started = False
+
+        async def finish_then_send(message: Message) -> None:
+            nonlocal failed, started
+            kind = message["type"]
+            if kind == "http.response.start":
+                succeeded = message["status"] < 400
+                if unit.opened:
+                    try:
+                        await unit.finish(succeeded=succeeded)
+                    except Exception as error:
+                        failed = error
+                        raise
+                else:
+                    unit.succeeded = succeeded
+                started = True
+            elif (
+                unit.autocommit
+                and unit.dirty
+                and kind == "http.response.body"
+                and not message.get("more_body", False)
+            ):
+                # A stream that used the session: its end is the promise that all is stored.
+                await unit.finish(succeeded=unit.succeeded is True)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, finish_then_send)
+        except Exception as error:
+            if failed is None or started:
+                unit.succeeded = False
+                raise
+            del error  # whatever the application made of it, this is what is answered
+        if failed is not None and not started:
+            _log_failed_commit(unit, failed)
+            await self._answer(scope, receive, send, failed)
+        elif unit.autocommit and unit.dirty:
+            await _finish_late(unit)
+
+    async def _websocket(
+        self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        closed = False
+
+        async def finish_then_send(message: Message) -> None:
+            nonlocal closed
+            if message["type"] == "websocket.close" and not closed:
+                closed = True
+                try:
+                    await unit.finish(succeeded=message.get("code", 1000) in _NORMAL)
+                except Exception as error:  # noqa: BLE001 - the client learns of it by the code
+                    _log_failed_commit(unit, error)
+                    message = {"type": "websocket.close", "code": _INTERNAL_ERROR}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, finish_then_send)
+        except Exception:
+            unit.succeeded = False
+            raise
+        if unit.autocommit and unit.dirty:
+            try:
+                await unit.finish(succeeded=unit.succeeded is not False)
+            except Exception as error:  # noqa: BLE001 - answered by the close below
+                _log_failed_commit(unit, error)
+                if not closed:
+                    await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
+
+
+async def _finish_late(unit: UnitOfWork) -> None:
+    """Commit what a background task did after the response; nobody is left to be told."""
+    try:
+        await unit.finish(succeeded=unit.succeeded is True)
+    except Exception as error:  # noqa: BLE001 - the response has left
+        logger.error("{}: the COMMIT after the response failed: {}", unit.origin, safe_error(error))
+
+
+def _log_failed_commit(unit: UnitOfWork, error: Exception) -> None:
+    logger.error("{}: COMMIT failed: {}", unit.origin, safe_error(error))
+
+
+def _request_id(scope: Scope) -> str | None:
+    for name, value in scope.get("headers") or ():
+        if name == b"x-request-id":
+            return str(value.decode("latin-1"))[:128]
+    return None

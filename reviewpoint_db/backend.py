@@ -1,0 +1,46 @@
+"""What the pool and the engine need to know of a driver, in one small interface.
+
+`postgresql.py` (asyncpg) and `sqlite.py` (aiosqlite) implement it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["READ_ONLY", "Backend"]
+
+#: The execution option of a read session's engine.
+READ_ONLY: Final = "reviewpoint_db_read_only"
+
+
+class Backend(Protocol):
+    """The questions that SQLAlchemy's dialects do not answer without a round trip."""
+
+    #: Whether an idle connection can die without the driver noticing it.
+    needs_ping: bool
+
+    def is_closed(self, driver: Any) -> bool:
+        """Whether the driver already knows that the connection is gone. No I/O."""
+
+    def in_transaction(self, driver: Any) -> bool:
+        """Whether a transaction is open on the connection. No I/O."""
+
+    async def ping(self, driver: Any, timeout: float) -> None:
+        """Make one round trip within `timeout` seconds, or raise."""
+
+    async def close(self, driver: Any, timeout: float) -> None:
+        """Close gracefully for at most `timeout` seconds, then hard."""
+
+    def terminate(self, driver: Any) -> None:
+        """Cut the connection at once, without a word to the server."""
+
+    def interrupt(self, driver: Any) -> None:
+        """Stop what a cancelled task left running on the connection, without waiting."""
+
+    def abandon(self, driver: Any) -> None:
+        """Cut a connection whose event loop is closed."""
+
+    def prepare_engine(self, engine: AsyncEngine) -> None:
+        """Attach the listeners that this driver needs."""

@@ -1,0 +1,170 @@
+"""create_engine: an AsyncEngine with our pool, safe exceptions and a known COMMIT outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from loguru import logger
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from reviewpoint_db.activity import Activity
+from reviewpoint_db.backend import Backend
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseUnavailableError,
+    QueryTimeoutError,
+)
+from reviewpoint_db.pool import ElasticPool
+from reviewpoint_db.postgresql import PostgreSQL
+from reviewpoint_db.redaction import safe_error, scrub
+from reviewpoint_db.sqlite import SQLite
+from reviewpoint_db.sqlstate import is_disconnect
+
+__all__ = ["backend_of", "create_engine", "elastic_pool"]
+
+#: What the connection was last told outside of statements: "begin", "commit" or "rollback".
+_PHASE: Final = "reviewpoint_db_phase"
+
+
+def backend_of(config: DatabaseConfig) -> Backend:
+    """Return the driver's answers for the configured database."""
+    return PostgreSQL() if config.backend == "postgresql" else SQLite()
+
+
+def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:
+    """Return the engine's present pool, or None when `engine_options` brought another class.
+
+    Ask each time: `dispose()` replaces the pool.
+    """
+    pool = engine.sync_engine.pool
+    return pool if isinstance(pool, ElasticPool) else None
+
+
+def create_engine(
+    config: DatabaseConfig, activity: Activity, *, url: URL | None = None
+) -> AsyncEngine:
+    """Create an engine for one event loop. Nothing connects before it is used.
+
+    Args:
+        config: The settings.
+        activity: Where the pool records what it does.
+        url: Another address than the configured one, for the file behind `:memory:`.
+    """
+    started = time.perf_counter()
+    backend = backend_of(config)
+    options: dict[str, Any] = dict(config.engine_options)
+    options["connect_args"] = {**config.connect_args(), **options.get("connect_args", {})}
+    options.setdefault("hide_parameters", True)
+    if "poolclass" not in options and "pool" not in options:
+        options = {**_pool_options(config, backend, activity), **options}
+    engine = create_async_engine(url or config.sqlalchemy_url, **options)
+    _attach(engine.sync_engine, backend, config)
+    backend.prepare_engine(engine)
+    activity.engine_created()
+    logger.info("Engine created successfully in {:.3f}s", time.perf_counter() - started)
+    return engine
+
+
+def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) -> dict[str, Any]:
+    pool = config.effective_pool
+    return {
+        "poolclass": ElasticPool,
+        "pool_size": pool.size,
+        "max_overflow": pool.max_overflow,
+        "pool_timeout": pool.timeout,
+        "pool_recycle": pool.max_lifetime,
+        "pool_reset_on_return": pool.reset_on_return,
+        "idle_timeout": pool.idle_timeout,
+        "ping_after_idle": pool.ping_after_idle,
+        "connect_timeout": config.connect_timeout,
+        "backend": backend,
+        "activity": activity,
+    }
+
+
+def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
+    """Listen for errors, and remember for them what the connection was doing."""
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.info[_PHASE] = "begin"
+
+    @event.listens_for(engine, "commit")
+    def commit(connection: Connection) -> None:
+        # On a connection that is already known to be lost, COMMIT is never sent.
+        driver = connection.connection.driver_connection
+        lost = driver is None or backend.is_closed(driver)
+        connection.info[_PHASE] = "begin" if lost else "commit"
+
+    @event.listens_for(engine, "rollback")
+    def rollback(connection: Connection) -> None:
+        connection.info[_PHASE] = "rollback"
+
+    @event.listens_for(engine, "handle_error")
+    def on_error(context: ExceptionContext) -> BaseException | None:
+        return _translate(context, backend, config)
+
+
+def _translate(
+    context: ExceptionContext, backend: Backend, config: DatabaseConfig
+) -> BaseException | None:
+    """Make an error safe to show, cut what hangs, and name what SQLAlchemy does not."""
+    error = context.original_exception
+    connection = context.connection
+    driver = None
+    in_commit = False
+    if connection is not None and not connection.invalidated and not connection.closed:
+        in_commit = context.statement is None and connection.info.get(_PHASE) == "commit"
+        driver = connection.connection.driver_connection
+    lost = _lost(error) or (driver is not None and backend.is_closed(driver))
+    if isinstance(error, Exception):
+        scrub(error)
+        if context.sqlalchemy_exception is not None:
+            scrub(context.sqlalchemy_exception)
+    if driver is not None and lost:
+        context.is_disconnect = True
+        if isinstance(error, asyncio.CancelledError):
+            backend.interrupt(driver)
+        else:
+            # A silent server would hold the close back for two seconds.
+            backend.terminate(driver)
+    # The other connections are verified one by one: dropping them all would empty the pool
+    # whenever a single backend is killed.
+    context.invalidate_pool_on_disconnect = False
+    pool = context.engine.pool if context.engine is not None else None
+    if context.is_disconnect and isinstance(error, Exception) and isinstance(pool, ElasticPool):
+        pool.suspect()
+    return _named(error, config, in_commit=in_commit and lost)
+
+
+def _lost(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError) or is_disconnect(error)
+
+
+def _named(
+    error: BaseException, config: DatabaseConfig, *, in_commit: bool
+) -> BaseException | None:
+    """Return the error of ours that replaces SQLAlchemy's, or None to keep that one."""
+    if in_commit:
+        # A cancelled COMMIT ends in this error too: whoever cancelled must learn that the data
+        # may be stored, and CancelledError would say that nothing happened.
+        return CommitOutcomeUnknownError(
+            f"The connection was lost during COMMIT ({safe_error(error)}): the data may have been "
+            "stored. Look before you repeat it.",
+            orig=error,
+        )
+    if isinstance(error, TimeoutError):
+        return QueryTimeoutError(
+            f"A statement did not end within query_timeout ({config.query_timeout:g} s) and its "
+            "connection was cut. Make the statement faster, or raise query_timeout.",
+            orig=error,
+        )
+    if isinstance(error, OSError):
+        return DatabaseUnavailableError(
+            f"The connection to the database was lost ({safe_error(error)}).", orig=error
+        )
+    return None

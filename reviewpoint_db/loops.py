@@ -1,0 +1,110 @@
+"""One engine per event loop: a connection of asyncpg cannot cross loops.
+
+Used from a second loop or thread it fails at best and crashes the interpreter at worst. A loop that
+was closed loses its engine without being touched; after a fork the child starts with none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from reviewpoint_db.engine import elastic_pool
+
+__all__ = ["EnginesByLoop"]
+
+_Loop = asyncio.AbstractEventLoop
+
+
+class EnginesByLoop:
+    """The engines of one database, made on first use by `create`, each once a loop.
+
+    Args:
+        create: Makes an engine; called under the lock, so that racing threads get one.
+    """
+
+    def __init__(self, create: Callable[[], AsyncEngine]) -> None:
+        self._create = create
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._engines: dict[_Loop, AsyncEngine] = {}
+        self._unadopted: AsyncEngine | None = None
+        # What a fork inherited is never collected: closing it would disturb the parent.
+        self._inherited: list[object] = []
+        self._latest: tuple[_Loop, AsyncEngine] | None = None
+
+    def current(self) -> AsyncEngine:
+        """Return the running loop's engine; without a loop, the one that the first loop adopts."""
+        loop = _running_loop()
+        latest = self._latest
+        if latest is not None and latest[0] is loop and self._pid == os.getpid():
+            return latest[1]
+        with self._lock:
+            self._forget_parent()
+            if loop is None:
+                engine = self._unadopted or next(iter(self._engines.values()), None)
+                if engine is None:
+                    engine = self._unadopted = self._create()
+                return engine
+            engine = self._engines.get(loop)
+            if engine is None:
+                self._drop_closed_loops()
+                engine, self._unadopted = self._unadopted or self._create(), None
+                self._engines[loop] = engine
+            self._latest = (loop, engine)
+            return engine
+
+    def existing(self) -> AsyncEngine | None:
+        """Return what `current()` would, without making an engine."""
+        with self._lock:
+            self._forget_parent()
+            loop = _running_loop()
+            if loop is not None and loop in self._engines:
+                return self._engines[loop]
+            return self._unadopted or (
+                next(iter(self._engines.values()), None) if loop is None else None
+            )
+
+    def all(self) -> tuple[AsyncEngine, ...]:
+        """Return the engines of all open loops."""
+        with self._lock:
+            self._forget_parent()
+            self._drop_closed_loops()
+            unadopted = (self._unadopted,) if self._unadopted else ()
+            return (*self._engines.values(), *unadopted)
+
+    def take_all(self) -> Iterator[tuple[_Loop | None, AsyncEngine]]:
+        """Remove every engine, with its loop, for the caller to dispose of."""
+        with self._lock:
+            self._forget_parent()
+            self._drop_closed_loops()
+            taken: list[tuple[_Loop | None, AsyncEngine]] = [*self._engines.items()]
+            if self._unadopted is not None:
+                taken.append((None, self._unadopted))
+            self._engines.clear()
+            self._unadopted = self._latest = None
+        return iter(taken)
+
+    def _drop_closed_loops(self) -> None:
+        for loop in [loop for loop in self._engines if loop.is_closed()]:
+            pool = elastic_pool(self._engines.pop(loop))
+            if pool is not None:
+                pool.abandon()
+            self._latest = None
+
+    def _forget_parent(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._inherited.append((self._engines, self._unadopted, self._latest))
+            self._engines, self._unadopted, self._latest = {}, None, None
+
+
+def _running_loop() -> _Loop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

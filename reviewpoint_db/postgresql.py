@@ -1,0 +1,68 @@
+"""What PostgreSQL by asyncpg needs from the pool and the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from reviewpoint_db.pool import connect_budget
+
+__all__ = ["PostgreSQL"]
+
+
+class PostgreSQL:
+    """The `Backend` for asyncpg connections."""
+
+    needs_ping = True
+
+    def is_closed(self, driver: Any) -> bool:
+        """Whether asyncpg saw the end of the connection; it notices the server's EOF at once."""
+        return bool(driver.is_closed())
+
+    def in_transaction(self, driver: Any) -> bool:
+        """Whether the server's last word was that a transaction is open."""
+        return bool(driver.is_in_transaction())
+
+    async def ping(self, driver: Any, timeout: float) -> None:
+        """Run one simple query: a single round trip (`fetchrow` takes two)."""
+        await driver.execute("SELECT 1", timeout=timeout)
+
+    async def close(self, driver: Any, timeout: float) -> None:
+        """Say goodbye to the server for at most `timeout` seconds, then cut."""
+        # asyncpg aborts the connection itself when its timeout passes.
+        with contextlib.suppress(Exception):
+            await driver.close(timeout=timeout)
+
+    def terminate(self, driver: Any) -> None:
+        """Abort the transport."""
+        driver.terminate()
+
+    def interrupt(self, driver: Any) -> None:
+        """Nothing: asyncpg itself asks the server to cancel what its task gave up."""
+
+    def abandon(self, driver: Any) -> None:
+        """Shut the socket down by a duplicate of its descriptor: the loop cannot do it any more."""
+        # asyncpg has no public way to its transport; without it the server keeps the backend.
+        transport = getattr(driver, "_transport", None)
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                duplicate = socket.socket(fileno=os.dup(sock.fileno()))
+                with duplicate:
+                    duplicate.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(RuntimeError):  # "Event loop is closed"
+            driver.terminate()
+
+    def prepare_engine(self, engine: AsyncEngine) -> None:
+        """Bound each connect by what is left of the checkout's deadline."""
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def bound(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+            budget = connect_budget.get()
+            if budget is not None:
+                parameters["timeout"] = budget

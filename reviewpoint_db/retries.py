@@ -1,0 +1,64 @@
+"""Transactions that are repeated when they lost against another one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeVar
+
+from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from reviewpoint_db.sqlstate import code_of, is_serialization_failure
+
+__all__ = ["run_with_retries"]
+
+_T = TypeVar("_T")
+#: Seconds before the first repetition, doubled each time up to the longest; jittered.
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 1.0
+
+
+async def run_with_retries(
+    session: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+    fn: Callable[[AsyncSession], Awaitable[_T]],
+    *,
+    retries: int,
+    isolation_level: str | None = None,
+) -> _T:
+    """Run `fn` in a transaction of its own and commit it, `retries` times more at most.
+
+    Args:
+        session: Opens a session.
+        fn: The work; must have no effects outside of its session.
+        retries: How often a serialization failure or deadlock is repeated.
+        isolation_level: For each of the transactions.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await _run_once(session, fn, isolation_level)
+        except SQLAlchemyError as error:
+            if attempt >= retries or not is_serialization_failure(error):
+                raise
+            logger.debug("A transaction lost ({}) and is run again", code_of(error))
+        pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+        # S311: spreads load, guards nothing.
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+        attempt += 1
+
+
+async def _run_once(
+    session: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+    fn: Callable[[AsyncSession], Awaitable[_T]],
+    isolation_level: str | None,
+) -> _T:
+    async with session() as opened:
+        if isolation_level is not None:
+            await opened.connection(execution_options={"isolation_level": isolation_level})
+        result = await fn(opened)
+        await opened.commit()
+        return result

@@ -1,0 +1,265 @@
+"""The session classes: ordinary SQLAlchemy sessions that know their database.
+
+They are made for one database by `make_session_class`, on top of whatever AsyncSession class the
+application wants (SQLModel's, say), and differ from SQLAlchemy's in that
+
+* they find the engine of the running event loop by themselves,
+* a failed COMMIT is followed by a rollback, whoever called it,
+* after their end they refuse to work instead of opening a connection that nobody returns,
+* a read session refuses to write, costs no BEGIN and returns its connection after each statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm import SessionTransaction
+
+from reviewpoint_db.backend import READ_ONLY
+from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
+
+__all__ = ["SESSION_DEFAULTS", "SessionState", "make_session_class", "read_engine_of", "state_of"]
+
+_STATE: Final = "reviewpoint_db"
+_T = TypeVar("_T")
+
+#: How our sessions are made: objects stay readable after COMMIT, and a closed session stays closed.
+SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_resets_only": False}
+
+
+class SessionState:
+    """What we keep about a session, in its `info`."""
+
+    __slots__ = ("connections", "ended", "reading", "streaming", "uncommitted")
+
+    def __init__(self) -> None:
+        #: Every connection that a transaction of the session took.
+        self.connections: list[Connection] = []
+        self.ended = False
+        #: Whether something was flushed or executed that no COMMIT made permanent.
+        self.uncommitted = False
+        self.reading = 0
+        self.streaming = False
+
+
+def state_of(session: SyncSession | AsyncSession) -> SessionState:
+    """Return what we keep about a session."""
+    state: SessionState | None = session.info.get(_STATE)
+    if state is None:
+        state = session.info[_STATE] = SessionState()
+    return state
+
+
+class _BoundSession(SyncSession):
+    """The synchronous half of our sessions, which SQLAlchemy's AsyncSession drives in a greenlet."""
+
+    engine_of_this_loop: ClassVar[Callable[[], Engine]]
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        """Return the running loop's engine, unless the caller names another bind."""
+        if state_of(self).ended:
+            raise SessionClosedError(
+                "This session belongs to a request or block that is over. Use it inside of that, "
+                "or open one for the later work: `async with database.session() as session`."
+            )
+        if kwargs.get("bind") is not None or self.bind is not None:
+            return super().get_bind(*args, **kwargs)
+        return type(self).engine_of_this_loop()
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute, and remember a change that now waits for its COMMIT."""
+        result = super().execute(statement, *args, **kwargs)
+        if getattr(statement, "is_dml", False):
+            state_of(self).uncommitted = True
+        return result
+
+    def commit(self) -> None:
+        """Commit; when that fails, roll back, so that no lock outlives the error."""
+        try:
+            super().commit()
+        except BaseException:
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                self.rollback()
+            raise
+
+
+class _ReadingSession(_BoundSession):
+    """The synchronous half of a read session: autocommit, a connection for one statement only."""
+
+    streaming_engine_of_this_loop: ClassVar[Callable[[], Engine]]
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute and return the connection; a stream keeps it until the session's end."""
+        run = super().execute
+        if kwargs.get("execution_options", {}).get("stream_results"):
+            # Driver cursors exist in transactions only.
+            state_of(self).streaming = True
+            binds = {**(kwargs.pop("bind_arguments", None) or {})}
+            binds.setdefault("bind", type(self).streaming_engine_of_this_loop())
+            return run(statement, *args, bind_arguments=binds, **kwargs)
+        return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Like `Session.scalar`."""
+        run = super().scalar
+        return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Like `Session.scalars`."""
+        run = super().scalars
+        return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `Session.get`."""
+        run = super().get
+        return self.read(None, lambda: run(*args, **kwargs))
+
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        """Like `Session.refresh`."""
+        run = super().refresh
+        self.read(None, lambda: run(*args, **kwargs))
+
+    def begin_nested(self) -> SessionTransaction:
+        """Refuse: there is no transaction in which a savepoint could be."""
+        raise ReadOnlySessionError(
+            "A read session has no transaction and so no savepoints. Use db_session for them."
+        )
+
+    def read(self, statement: Any, run: Callable[[], _T]) -> _T:
+        """Run a read and return its connection; a SELECT whose connection was lost runs again."""
+        state = state_of(self)
+        if state.reading or state.streaming:  # a loader's query inside of a query
+            return run()
+        state.reading += 1
+        try:
+            try:
+                result = run()
+            except DBAPIError as error:
+                self.rollback()
+                if not (error.connection_invalidated and getattr(statement, "is_select", False)):
+                    raise
+                result = run()
+            # Nothing was begun, so this sends nothing: it gives the connection back.
+            self.commit()
+            return result
+        except BaseException:
+            self.rollback()
+            raise
+        finally:
+            state.reading -= 1
+
+
+class _ReadSessionMixin:
+    """The asynchronous half of a read session."""
+
+    async def run_sync(self, fn: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+        """Run `fn(sync_session, ...)` and return the connection afterwards."""
+
+        def read(session: _ReadingSession) -> _T:
+            return session.read(None, lambda: fn(session, *args, **kwargs))
+
+        result: _T = await super().run_sync(read)  # type: ignore[misc]  # of the AsyncSession beside
+        return result
+
+
+def make_session_class(
+    base: type[AsyncSession], engine: Callable[[], AsyncEngine], *, read_only: bool = False
+) -> type[AsyncSession]:
+    """Make the session class of one database.
+
+    Args:
+        base: The application's AsyncSession class.
+        engine: Returns the engine of the running event loop.
+        read_only: Make the class of `read_session()`.
+    """
+    own = _ReadingSession if read_only else _BoundSession
+    members: dict[str, Any] = {
+        "engine_of_this_loop": staticmethod(lambda: engine().sync_engine),
+    }
+    if read_only:
+        members = {
+            "engine_of_this_loop": staticmethod(lambda: read_engine_of(engine()).sync_engine),
+            "streaming_engine_of_this_loop": staticmethod(
+                lambda: _streaming_engine_of(engine()).sync_engine
+            ),
+        }
+    sync_class: Any = type("SyncSession", (own, base.sync_session_class), members)
+    event.listen(sync_class, "after_begin", _remember_connection)
+    event.listen(sync_class, "after_flush", _remember_flush)
+    event.listen(sync_class, "after_commit", _forget_changes)
+    event.listen(sync_class, "after_rollback", _forget_changes)
+    name, bases = ("ReadSession", (_ReadSessionMixin, base)) if read_only else ("Session", (base,))
+    made: type[AsyncSession] = type(
+        name, bases, {"sync_session_class": sync_class, "__doc__": f"{name} of one database."}
+    )
+    return made
+
+
+def _remember_connection(
+    session: SyncSession, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    state_of(session).connections.append(connection)
+
+
+def _remember_flush(session: SyncSession, _context: object) -> None:
+    state_of(session).uncommitted = True
+
+
+def _forget_changes(session: SyncSession) -> None:
+    if not session.in_nested_transaction():
+        state_of(session).uncommitted = False
+
+
+def read_engine_of(engine: AsyncEngine) -> AsyncEngine:
+    """Return the face of an engine that read sessions use: the same pool, autocommit, no writes."""
+    return _derived(engine, "read", _make_read_engine)
+
+
+def _streaming_engine_of(engine: AsyncEngine) -> AsyncEngine:
+    return _derived(engine, "stream", _make_streaming_engine)
+
+
+def _derived(
+    engine: AsyncEngine, name: str, make: Callable[[AsyncEngine], AsyncEngine]
+) -> AsyncEngine:
+    """Make a face of an engine once, and keep it with the engine."""
+    faces: dict[str, AsyncEngine] = engine.sync_engine.__dict__.setdefault("_reviewpoint_db", {})
+    face = faces.get(name)
+    if face is None:
+        face = faces[name] = make(engine)
+        event.listen(face.sync_engine, "before_cursor_execute", _refuse_writes)
+    return face
+
+
+def _make_read_engine(engine: AsyncEngine) -> AsyncEngine:
+    options: dict[str, Any] = {READ_ONLY: True}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "AUTOCOMMIT"
+    return engine.execution_options(**options)
+
+
+def _make_streaming_engine(engine: AsyncEngine) -> AsyncEngine:
+    options: dict[str, Any] = {READ_ONLY: True}
+    if engine.dialect.name == "postgresql":
+        options["postgresql_readonly"] = True
+    return engine.execution_options(**options)
+
+
+def _refuse_writes(
+    _connection: Connection,
+    _cursor: object,
+    _statement: str,
+    _parameters: object,
+    context: Any,
+    _executemany: bool,  # noqa: FBT001 - SQLAlchemy's signature
+) -> None:
+    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        raise ReadOnlySessionError(
+            "A read session was asked to write. Use db_session (or database.session()) for changes."
+        )

@@ -1,0 +1,104 @@
+"""What SQLite by aiosqlite needs to be a database to trust.
+
+WAL, foreign keys, a busy timeout, and transactions that begin IMMEDIATE: a transaction that starts
+as a reader and then writes cannot wait for the writer before it, it fails at once with
+"database is locked", whatever the busy timeout is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from reviewpoint_db.backend import READ_ONLY
+
+__all__ = ["MemoryDatabase", "SQLite"]
+
+#: How long a transaction waits for the one that writes, in seconds; then SQLITE_BUSY, answered 503.
+BUSY_TIMEOUT: Final = 10.0
+
+
+class SQLite:
+    """The `Backend` for aiosqlite connections."""
+
+    needs_ping = False
+
+    def is_closed(self, driver: Any) -> bool:
+        """Whether the connection was closed."""
+        try:
+            driver.isolation_level  # noqa: B018 - any attribute of the connection would do
+        except (ValueError, sqlite3.ProgrammingError):
+            return True
+        return False
+
+    def in_transaction(self, driver: Any) -> bool:
+        """Whether a transaction, and with it perhaps the write lock, is still open."""
+        try:
+            return bool(driver.in_transaction)
+        except (ValueError, sqlite3.ProgrammingError):  # closed
+            return False
+
+    async def ping(self, driver: Any, timeout: float) -> None:
+        """Nothing to find out: there is no server."""
+
+    async def close(self, driver: Any, timeout: float) -> None:
+        """Close the file and end the connection's thread."""
+        with contextlib.suppress(Exception):
+            await driver.close()
+
+    def terminate(self, driver: Any) -> None:
+        """Abort what runs. The close that follows always ends, and ends the thread with it."""
+        self.interrupt(driver)
+
+    def interrupt(self, driver: Any) -> None:
+        """Abort the statement that a cancelled task left running in the connection's thread."""
+        # aiosqlite's coroutine waits for nothing; this must work outside of a coroutine.
+        with contextlib.suppress(StopIteration, ValueError, sqlite3.ProgrammingError):
+            driver.interrupt().send(None)
+
+    def abandon(self, driver: Any) -> None:
+        """End the thread; it needs no event loop."""
+        driver.stop()
+
+    def prepare_engine(self, engine: AsyncEngine) -> None:
+        """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver must not begin by itself
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Connection) -> None:
+            if not connection.get_execution_options().get(READ_ONLY):
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class MemoryDatabase:
+    """The private file behind a `:memory:` URL, gone after `remove()`.
+
+    SQLite's own in-memory database belongs to one connection: sessions would see each other's
+    uncommitted rows, and a rollback of one would take the commits of another with it.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="reviewpoint_db_")
+
+    def url(self, configured: URL) -> URL:
+        """Return the configured URL with this file as its database."""
+        return configured.set(database=str(Path(self._folder.name) / "memory.sqlite3"))
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self._folder.cleanup()

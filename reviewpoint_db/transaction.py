@@ -1,0 +1,289 @@
+"""UnitOfWork: one request's session, what becomes of its changes, and its certain release.
+
+This is where a request's COMMIT happens (`finish`) and where its connection goes back (`release`).
+No framework is known here; `asgi.py` calls both at the right moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from loguru import logger
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from reviewpoint_db.errors import SessionClosedError
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.session import state_of
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+
+__all__ = ["CommitMode", "UnitOfWork", "after_commit", "end_session"]
+
+CommitMode = Literal["manual", "autocommit"]
+_HOOKS: Final = "reviewpoint_db_after_commit"
+
+
+class UnitOfWork:
+    """The sessions of one request.
+
+    `commit="manual"`: the handler commits, all else is rolled back. `commit="autocommit"`: a
+    successful response commits, everything else rolls back.
+
+    Args:
+        database: Whose sessions these are.
+        commit: Who commits.
+        origin: Names the handler for log lines and the list of holders, when asked.
+        request_id: Returns the request's id, when asked.
+
+    Example:
+        >>> unit = database.unit_of_work(commit="autocommit")
+        >>> unit.session.add(paper)
+        >>> await unit.finish(succeeded=True)
+        >>> await unit.release()
+    """
+
+    __slots__ = (
+        "_commit",
+        "_database",
+        "_origin",
+        "_read_session",
+        "_released",
+        "_request_id",
+        "_session",
+        "succeeded",
+    )
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        commit: CommitMode = "manual",
+        origin: Callable[[], str] | None = None,
+        request_id: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._database = database
+        self._commit = commit
+        self._origin: Callable[[], str] | str | None = origin
+        self._request_id = request_id
+        self._session: AsyncSession | None = None
+        self._read_session: AsyncSession | None = None
+        self._released = False
+        #: Whether the response was a success; None until there is one.
+        self.succeeded: bool | None = None
+
+    @property
+    def session(self) -> AsyncSession:
+        """The request's session, opened on first access.
+
+        Raises:
+            SessionClosedError: After the release.
+        """
+        if self._session is None:
+            self._refuse_after_release()
+            self._session = self._database.open_session()
+        return self._session
+
+    @property
+    def read_session(self) -> AsyncSession:
+        """The request's read session, opened on first access.
+
+        Raises:
+            SessionClosedError: After the release.
+        """
+        if self._read_session is None:
+            self._refuse_after_release()
+            self._read_session = self._database.open_read_session()
+        return self._read_session
+
+    def _refuse_after_release(self) -> None:
+        if self._released:
+            raise SessionClosedError(
+                f"The request {self.origin!r} is over and so are its sessions. For work that "
+                "outlives it open one of its own: `async with database.session() as session`."
+            )
+
+    @property
+    def opened(self) -> bool:
+        """Whether anybody asked for a session."""
+        return self._session is not None or self._read_session is not None
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether a success commits by itself."""
+        return self._commit == "autocommit"
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the session is in a transaction that nobody ended yet."""
+        return self._session is not None and self._session.in_transaction()
+
+    @property
+    def origin(self) -> str:
+        """The handler, as the adapter names it."""
+        if callable(self._origin):
+            self._origin = self._origin()
+        return self._origin or "unknown"
+
+    @property
+    def request_id(self) -> str | None:
+        """The request's id, when it has one."""
+        return self._request_id() if self._request_id else None
+
+    async def finish(self, *, succeeded: bool) -> None:
+        """End the transaction as the response's status demands; in manual mode do nothing.
+
+        Raises:
+            SQLAlchemyError: What COMMIT raised; everything is rolled back then.
+        """
+        self.succeeded = succeeded
+        session = self._session
+        if session is None or not self.autocommit or not session.in_transaction():
+            return
+        if succeeded:
+            await session.commit()
+        else:
+            await session.rollback()
+
+    async def release(self) -> None:
+        """Roll back what is left and return the connections; shielded, and safe to repeat."""
+        if self._released:
+            return
+        self._released = True
+        if self._session is not None:
+            self._warn_of_lost_changes(self._session)
+            await self._database.end(self._session)
+        if self._read_session is not None:
+            await self._database.end(self._read_session)
+
+    def close(self) -> None:
+        """Release a unit that was never used: nothing to send, so nothing to wait for."""
+        self._released = True
+
+    def _warn_of_lost_changes(self, session: AsyncSession) -> None:
+        """Say so when a successful request leaves changes behind that nobody committed."""
+        if self.autocommit or not self.succeeded:
+            return
+        if state_of(session).uncommitted or session.new or session.dirty or session.deleted:
+            logger.warning(
+                "{} answered with success but left changes uncommitted; they were rolled back. "
+                'Call `await session.commit()`, or use commit="autocommit".',
+                self.origin,
+            )
+
+
+async def end_session(session: AsyncSession, terminate: Callable[[Connection], None]) -> None:
+    """Roll back, close, and get every connection back, even those that SQLAlchemy lost sight of.
+
+    May be called again after a cancellation, and then completes what was left.
+
+    Args:
+        session: Any AsyncSession; it cannot be used afterwards.
+        terminate: Cuts a connection that could not be closed in order.
+    """
+    state = state_of(session)
+    state.ended = True
+    try:
+        await greenlet_spawn(_roll_back_and_close, session.sync_session)
+    except Exception as error:  # noqa: BLE001 - whatever failed, the connections below go back
+        logger.warning("A session could not be closed in order: {}", safe_error(error))
+    for connection in state.connections:
+        if not connection.closed:
+            terminate(connection)
+            await greenlet_spawn(_drop, connection)
+    state.connections.clear()
+
+
+def _roll_back_and_close(session: SyncSession) -> None:
+    try:
+        # SQLite: after a failed COMMIT, close() alone would return the open transaction, and with
+        # it the write lock, to the pool.
+        session.rollback()
+    finally:
+        session.close()
+
+
+def _drop(connection: Connection) -> None:
+    connection.invalidate()
+    connection.close()
+
+
+def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) -> None:
+    """Run `fn` once the session's data is stored, and never otherwise.
+
+    A rollback, of a savepoint too, forgets what was registered inside of it. An error of `fn` is
+    logged: the data is stored already, so it must not become an error of the request.
+
+    Args:
+        session: The session whose next COMMIT counts.
+        fn: A function or coroutine function without arguments.
+
+    Example:
+        >>> after_commit(db_session, lambda: send_mail(reviewer))
+    """
+    sync = session.sync_session
+    hooks: _Hooks | None = sync.info.get(_HOOKS)
+    if hooks is None:
+        hooks = sync.info[_HOOKS] = _Hooks(sync)
+    hooks.add(fn)
+
+
+class _Hooks:
+    """The functions that wait for a session's COMMIT, each with the transaction it was added in."""
+
+    def __init__(self, session: SyncSession) -> None:
+        self._session = session
+        self._waiting: list[tuple[SessionTransaction | None, Callable[[], Any]]] = []
+        self._committed = False
+        event.listen(session, "after_commit", self._on_commit)
+        event.listen(session, "after_soft_rollback", self._on_rollback)
+        event.listen(session, "after_transaction_end", self._on_end)
+
+    def add(self, fn: Callable[[], Any]) -> None:
+        self._waiting.append((self._session.get_nested_transaction(), fn))
+
+    def _on_commit(self, session: SyncSession) -> None:
+        nested = session.get_nested_transaction()
+        if nested is None:
+            self._committed = True
+            return
+        # The savepoint is released: its functions now depend on what is around it.
+        self._waiting = [
+            (nested.parent if at is nested and nested.parent and nested.parent.nested else
+             None if at is nested else at, fn)
+            for at, fn in self._waiting
+        ]
+
+    def _on_rollback(self, _session: SyncSession, previous: SessionTransaction) -> None:
+        if previous.nested:
+            self._waiting = [(at, fn) for at, fn in self._waiting if not _within(at, previous)]
+        else:
+            self._waiting.clear()
+
+    def _on_end(self, _session: SyncSession, transaction: SessionTransaction) -> None:
+        if transaction.parent is not None or not self._committed:
+            return
+        self._committed = False
+        waiting, self._waiting = self._waiting, []
+        for _, fn in waiting:
+            try:
+                outcome = fn()
+                if isinstance(outcome, Awaitable):
+                    await_only(outcome)
+            except Exception as error:  # noqa: BLE001 - the data is stored, whatever this was
+                logger.error("A function after COMMIT failed: {}", safe_error(error))
+
+
+def _within(inner: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while inner is not None:
+        if inner is outer:
+            return True
+        inner = inner.parent
+    return False
