@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import os
+import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from importlib.util import find_spec
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from reviewpoint_db import libpq
-from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.redaction import safe_url
-from reviewpoint_db.urls import UrlParts, split_url
+from reviewpoint_db.pool_config import ByEnvironment, PoolConfig
+from reviewpoint_db.settings import check_number, read_variables, refuse
+from reviewpoint_db.target import Backend, Target, is_loopback, normalize_url, understand
+from reviewpoint_db.urls import MASK
 
 __all__ = ["DatabaseConfig", "Environment", "PoolConfig", "normalize_url"]
 
 Environment = Literal["dev", "test", "prod"]
-Backend = Literal["postgresql", "sqlite"]
 
 DEFAULT_URL = "sqlite+aiosqlite:///./reviewpoint.sqlite3"
 
-_DRIVERS: dict[str, tuple[Backend, str]] = {
-    "postgres": ("postgresql", "asyncpg"),
-    "postgresql": ("postgresql", "asyncpg"),
-    "postgresql+asyncpg": ("postgresql", "asyncpg"),
-    "postgres+asyncpg": ("postgresql", "asyncpg"),
-    "sqlite": ("sqlite", "aiosqlite"),
-    "sqlite+aiosqlite": ("sqlite", "aiosqlite"),
-}
-
-_SQLITE_PARAMETERS = ("cached_statements", "detect_types", "timeout", "uri")
-_SQLITE_URI_PARAMETERS = ("cache", "immutable", "mode", "nolock", "psow", "vfs")
-
-# These have a place in PoolConfig, or would undo a promise of this package.
+# These have a place of their own, or would undo a promise of this package.
 _OWNED_OPTIONS = {
     "pool_size": "pool=PoolConfig(size=...)",
     "max_overflow": "pool=PoolConfig(max_overflow=...)",
@@ -51,173 +36,12 @@ _OWNED_OPTIONS = {
     "hide_parameters": "nothing: values are never shown",
 }
 
-
-class _ByEnvironment(int):
-    """A default that says "not given": the environment decides."""
-
-
 # The original module's table: production 10+20, development 5+10, parallel tests 1+1.
-_POOL_SIZES: dict[Environment, tuple[int, int]] = {"dev": (5, 10), "test": (5, 10), "prod": (10, 20)}
-
-
-def refuse(field: str, value: object, problem: str, fix: str) -> ConfigurationError:
-    """The error for a refused setting; `value` must be safe to show."""
-    return ConfigurationError(f"{field} = {value}: {problem}. Fix: {fix}.")
-
-
-def _check_number(field: str, value: object, lowest: float, *, whole: bool = False) -> None:
-    kind = int if whole else (int, float)
-    named = "a whole number" if whole else "a number of seconds"
-    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-        raise refuse(field, repr(value), f"not {named}", f"give {named}")
-    if value < lowest or (not whole and lowest > 0 and value <= 0):
-        raise refuse(field, repr(value), "too small", f"give {lowest:g} or more")
-
-
-class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits of a connection pool; times in seconds.
-
-    Args:
-        size: Connections that are kept open. Default: by the environment.
-        max_overflow: Connections more in a burst. Default: by the environment.
-        timeout: One deadline for all of acquiring: queue, connect, verification, retries.
-        idle_timeout: How long a burst connection stays open after its return.
-        max_lifetime: Age at which a connection is replaced, less up to 10% at random.
-        ping_after_idle: A connection idle for longer is verified by a round trip.
-        reset_on_return: What ends a transaction that a returned connection still has open.
-
-    Example:
-        >>> PoolConfig(size=3, max_overflow=0).timeout
-        10.0
-    """
-
-    size: int = _ByEnvironment(5)
-    max_overflow: int = _ByEnvironment(10)
-    timeout: float = 10.0
-    idle_timeout: float = 60.0
-    max_lifetime: float = 1800.0
-    ping_after_idle: float = 0.5
-    reset_on_return: Literal["rollback", "commit"] = "rollback"
-
-    def __post_init__(self) -> None:
-        _check_number("pool.size", self.size, 1, whole=True)
-        _check_number("pool.max_overflow", self.max_overflow, 0, whole=True)
-        _check_number("pool.timeout", self.timeout, 0.001)
-        _check_number("pool.idle_timeout", self.idle_timeout, 0)
-        _check_number("pool.max_lifetime", self.max_lifetime, 0.001)
-        _check_number("pool.ping_after_idle", self.ping_after_idle, 0)
-        if self.reset_on_return not in ("rollback", "commit"):
-            shown = repr(self.reset_on_return)
-            raise refuse(
-                "pool.reset_on_return", shown, "unknown", 'give "rollback" or "commit"'
-            )
-
-    @property
-    def sized(self) -> bool:
-        """Whether `size` or `max_overflow` was given."""
-        return not (
-            isinstance(self.size, _ByEnvironment) and isinstance(self.max_overflow, _ByEnvironment)
-        )
-
-
-class _Target(msgspec.Struct, frozen=True):
-    """One URL, understood."""
-
-    url: URL
-    shown: str
-    backend: Backend
-    hosts: tuple[tuple[str, int | None], ...]
-    arguments: dict[str, Any]
-
-    @property
-    def in_memory(self) -> bool:
-        query, database = self.url.query, self.url.database
-        if self.backend != "sqlite":
-            return False
-        return not database or ":memory:" in database or query.get("mode") == "memory"
-
-
-def normalize_url(url: str) -> URL:
-    """The URL as SQLAlchemy needs it: with our drivers, without libpq's parameters.
-
-    Args:
-        url: `postgres://`, `postgresql://` or `sqlite://`, with or without the driver's name.
-
-    Raises:
-        ConfigurationError: The URL or its driver is not one that works here.
-
-    Example:
-        >>> normalize_url("postgres://ann@localhost/papers").drivername
-        'postgresql+asyncpg'
-    """
-    return _understand("url", url).url
-
-
-def _understand(field: str, url: str) -> _Target:
-    if not isinstance(url, str):
-        raise refuse(field, f"a {type(url).__name__}", "not a string", "give the URL as a string")
-    shown = safe_url(url)
-
-    def problem(text: str, fix: str) -> ConfigurationError:
-        return refuse(field, shown, text, fix)
-
-    parts = split_url(url)
-    if parts is None:
-        raise problem(
-            "not a database URL, or one that can be read in two ways",
-            "write postgresql://user:password@host:5432/database or sqlite:///file.sqlite3, and "
-            "percent-encode @ : / ? # % in user name and password (urllib.parse.quote)",
-        )
-    if parts.scheme not in _DRIVERS:
-        raise problem(
-            f"the driver {parts.scheme!r} is not supported",
-            "use postgresql+asyncpg:// or sqlite+aiosqlite://",
-        )
-    backend, driver = _DRIVERS[parts.scheme]
-    if find_spec(driver) is None:
-        raise problem(f"the driver {driver} is not installed", f"pip install {driver}")
-    if backend == "sqlite":
-        return _understand_sqlite(parts, shown, problem)
-    return _understand_postgresql(parts, shown, problem)
-
-
-def _understand_sqlite(parts: UrlParts, shown: str, problem: libpq.Refuse) -> _Target:
-    if parts.username is not None or any(host or port for host, port in parts.hosts):
-        raise problem(
-            "a SQLite URL has no host and no user",
-            "use three slashes for a relative path, four for an absolute one: sqlite:///file.sqlite3",
-        )
-    uri = parts.parameter("uri") in ("true", "1", "on", "yes")
-    allowed = _SQLITE_PARAMETERS + (_SQLITE_URI_PARAMETERS if uri else ())
-    for name, _ in parts.query:
-        if name in _SQLITE_URI_PARAMETERS and not uri:
-            raise problem(f"{name} has no effect without uri=true", "write sqlite:///file:path?uri=true&…")
-        if name not in allowed:
-            raise problem("an unknown parameter", f"use {', '.join(allowed)}, or none")
-    url = URL.create("sqlite+aiosqlite", database=parts.database, query=dict(parts.query))
-    return _Target(url, shown, "sqlite", (), {})
-
-
-def _understand_postgresql(parts: UrlParts, shown: str, problem: libpq.Refuse) -> _Target:
-    hosts = libpq.hosts_of(parts, problem)
-    if any(port is not None and not 0 < port < 65536 for _, port in hosts):
-        raise problem("a port is not between 1 and 65535", "give the server's port, e.g. 5432")
-    if len(hosts) > 1 and not all(host for host, _ in hosts):
-        raise problem("one of several hosts is empty", "name every host")
-    arguments = libpq.connect_arguments(parts, hosts, problem)
-    host, port = hosts[0] if hosts else ("", None)
-    only_port = parts.parameter("port") if not hosts else None
-    if only_port:
-        raise problem("port= without host=", "give the host too")
-    url = URL.create(
-        "postgresql+asyncpg",
-        username=parts.username or parts.parameter("user"),
-        password=parts.password if parts.password is not None else parts.parameter("password"),
-        host=None if host.startswith("/") else host or None,
-        port=port,
-        database=parts.database or parts.parameter("dbname"),
-    )
-    return _Target(url, shown, "postgresql", hosts, arguments)
+_POOL_SIZES: dict[Environment, tuple[int, int]] = {
+    "dev": (5, 10),
+    "test": (5, 10),
+    "prod": (10, 20),
+}
 
 
 class DatabaseConfig(
@@ -278,10 +102,10 @@ class DatabaseConfig(
     def __post_init__(self) -> None:
         self._check_names()
         for field in ("connect_timeout", "query_timeout", "health_timeout", "leak_threshold"):
-            _check_number(field, getattr(self, field), 0.001)
+            check_number(field, getattr(self, field), lowest=1)
         for field in ("idle_in_transaction_threshold", "slow_statement", "retry_after"):
-            _check_number(field, getattr(self, field), 0)
-        _check_number("expected_processes", self.expected_processes, 1, whole=True)
+            check_number(field, getattr(self, field), lowest=0)
+        check_number("expected_processes", self.expected_processes, lowest=1, whole=True)
         self._check_types()
         self._check_pool()
         self._check_password()
@@ -299,28 +123,33 @@ class DatabaseConfig(
                 "unknown",
                 f"use one of {', '.join(environments)}",
             )
-        name = self.name
-        plain = isinstance(name, str) and name.isascii() and 0 < len(name) <= 63
-        if not plain or not name.replace("-", "_").replace(".", "_").isidentifier():
+        name: object = self.name
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", name):
             raise refuse("name", repr(name), "not a name", "use letters, digits, _ - and .")
 
     def _check_types(self) -> None:
-        if self.pool is not None and not isinstance(self.pool, PoolConfig):
-            raise refuse("pool", type(self.pool).__name__, "not a PoolConfig", "give PoolConfig(...)")
-        if self.session_class is not None and not (
-            isinstance(self.session_class, type) and issubclass(self.session_class, AsyncSession)
+        pool: object = self.pool
+        if pool is not None and not isinstance(pool, PoolConfig):
+            raise refuse(
+                "pool", f"a {type(pool).__name__}", "not a PoolConfig", "give PoolConfig(...)"
+            )
+        session_class: object = self.session_class
+        if session_class is not None and not (
+            isinstance(session_class, type) and issubclass(session_class, AsyncSession)
         ):
             raise refuse(
                 "session_class",
-                repr(self.session_class),
+                repr(session_class),
                 "not a class of sessions",
                 "give a subclass of sqlalchemy.ext.asyncio.AsyncSession",
             )
-        if not isinstance(self.engine_options, Mapping):
-            kind = type(self.engine_options).__name__
-            raise refuse("engine_options", kind, "not a mapping", "give a dict")
+        options: object = self.engine_options
+        if not isinstance(options, Mapping):
+            raise refuse(
+                "engine_options", f"a {type(options).__name__}", "not a mapping", "give a dict"
+            )
         for option, instead in _OWNED_OPTIONS.items():
-            if option in self.engine_options:
+            if option in options:
                 raise refuse("engine_options", option, "set elsewhere", f"use {instead}")
 
     def _check_pool(self) -> None:
@@ -345,12 +174,11 @@ class DatabaseConfig(
             )
 
     def _check_password(self) -> None:
-        if self.password is None:
+        password: object = self.password
+        if password is None:
             return
-        if not callable(self.password):
-            raise refuse(
-                "password", "***", "not callable", "give a function, or put it into the URL"
-            )
+        if not callable(password):
+            raise refuse("password", "***", "not callable", "give a function, or use the URL")
         if self.backend != "postgresql":
             raise refuse("password", "a callable", "SQLite has no passwords", "leave it out")
         if self.sqlalchemy_url.password is not None:
@@ -359,12 +187,12 @@ class DatabaseConfig(
             )
 
     @cached_property
-    def _target(self) -> _Target:
-        return _understand("url", DEFAULT_URL if self.url is None else self.url)
+    def _target(self) -> Target:
+        return understand("url", DEFAULT_URL if self.url is None else self.url)
 
     @cached_property
-    def _read_target(self) -> _Target | None:
-        return None if self.read_url is None else _understand("read_url", self.read_url)
+    def _read_target(self) -> Target | None:
+        return None if self.read_url is None else understand("read_url", self.read_url)
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -413,7 +241,7 @@ class DatabaseConfig(
             # asyncpg asks PGHOST when the URL names no host.
             default = ((os.environ.get("PGHOST", ""), None),)
             for host, _ in target.hosts or default:
-                if not _is_loopback(host):
+                if not is_loopback(host):
                     return host
         return None
 
@@ -444,9 +272,9 @@ class DatabaseConfig(
             size, overflow, reset = 1, 1, "commit"
         return msgspec.structs.replace(
             pool,
-            size=size if isinstance(pool.size, _ByEnvironment) else pool.size,
+            size=size if isinstance(pool.size, ByEnvironment) else pool.size,
             max_overflow=(
-                overflow if isinstance(pool.max_overflow, _ByEnvironment) else pool.max_overflow
+                overflow if isinstance(pool.max_overflow, ByEnvironment) else pool.max_overflow
             ),
             reset_on_return=reset,
         )
@@ -461,11 +289,14 @@ class DatabaseConfig(
         if target.backend == "sqlite":
             # The wait for another connection's lock is a part of acquiring.
             return {"check_same_thread": False, "timeout": self.effective_pool.timeout}
-        arguments = {"timeout": self.connect_timeout, "command_timeout": self.query_timeout}
-        arguments |= target.arguments
-        arguments["server_settings"] = {
-            "application_name": self._application_name(),
-            **target.arguments.get("server_settings", {}),
+        arguments: dict[str, Any] = {
+            "timeout": self.connect_timeout,
+            "command_timeout": self.query_timeout,
+            **target.arguments,
+            "server_settings": {
+                "application_name": self._application_name(),
+                **target.arguments.get("server_settings", {}),
+            },
         }
         if self.password is not None:
             arguments["password"] = self.password
@@ -490,21 +321,28 @@ class DatabaseConfig(
         Raises:
             ConfigurationError: A variable is refused; the message names it and the fix.
         """
-        from reviewpoint_db.environ import read_environment
-
-        return cls(**read_environment(os.environ if environ is None else environ))
+        return cls(**read_variables(os.environ if environ is None else environ, cls, PoolConfig))
 
     def __repr__(self) -> str:
-        return f"DatabaseConfig(url={self.safe_url!r})"
+        return f"DatabaseConfig({', '.join(f'{name}={value}' for name, value in self._shown())})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own would show the fields as they are.
+        return list(self._shown())
 
-def _is_loopback(host: str) -> bool:
-    if host in ("", "localhost") or host.startswith("/"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def _shown(self) -> Iterator[tuple[str, object]]:
+        """The fields that were given, without their secrets."""
+        safe: dict[str, object] = {
+            "url": repr(self.safe_url),
+            "read_url": repr(self.safe_read_url),
+            "password": MASK,
+            # Its values may be anything: connect arguments, creators.
+            "engine_options": sorted(self.engine_options),
+        }
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "url" or value not in (field.default, {}):
+                yield field.name, safe.get(field.name, repr(value))
 
 
 def _xdist_worker() -> str | None:

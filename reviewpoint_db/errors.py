@@ -38,9 +38,9 @@ __all__ = [
 class ReviewPointDBError(Exception):
     """The base class of all errors that this package raises by itself."""
 
-    # SQLAlchemy appends a link to its own error page when its class carries a code; our messages
-    # already say what to do.
-    code: str | None = None
+    def __str__(self) -> str:
+        # SQLAlchemy would append a link to its own error page; our messages say what to do.
+        return str(self.args[0]) if self.args else ""
 
 
 class UnavailableError(ReviewPointDBError):

@@ -7,6 +7,7 @@ refused by name. https://www.postgresql.org/docs/current/libpq-connect.html
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,14 @@ _DSN_ONLY = (
     "ssl_max_protocol_version",
 )
 
+# Treated together, in _set_ssl.
+_TLS = ("sslmode", "ssl", "sslnegotiation", *_DSN_ONLY)
+
+_CHOICES = {
+    "target_session_attrs": _SESSION_ATTRIBUTES,
+    "gsslib": ("gssapi", "sspi"),
+}
+
 # Parts of the address, taken out elsewhere.
 _ADDRESS = ("host", "port", "user", "password", "dbname")
 
@@ -47,8 +56,7 @@ _CACHE_SIZES = (
 _WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (
         ("disable", "prefer"),
-        "asyncpg cannot bind SCRAM to the TLS channel; remove it, and use sslmode=verify-full to "
-        "be sure of the server",
+        "remove it, and use sslmode=verify-full to be sure of the server",
     ),
     "gssencmode": (("disable", "prefer"), "asyncpg has no GSSAPI encryption; use sslmode=require"),
     "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "asyncpg always uses UTF-8"),
@@ -90,19 +98,32 @@ def hosts_of(parts: UrlParts, refuse: Refuse) -> tuple[tuple[str, int | None], .
         refuse: Makes the error of a refusal.
     """
     given = [value for name, value in parts.query if name == "host" and value]
-    if not given:
-        return parts.hosts
-    if any(host for host, _ in parts.hosts):
-        raise refuse("the host is given twice", "give it before the path or as host=, not both")
-    specs = [spec for value in given for spec in value.split(",")]
     ports = (parts.parameter("port") or "").split(",")
+    if given and parts.hosts:
+        raise refuse("the host is given twice", "give it before the path or as host=, not both")
+    if not given and ports != [""]:
+        raise refuse("port= stands without host=", "give host= too, or host:port before the path")
+    hosts = _hosts_of_query(given, ports, refuse) if given else parts.hosts
+    if any(port is not None and not 0 < port < 65536 for _, port in hosts):
+        raise refuse("a port is not between 1 and 65535", "give the server's port, e.g. 5432")
+    if len(hosts) > 1 and not all(host for host, _ in hosts):
+        raise refuse("one of several hosts is empty", "name every host")
+    return hosts
+
+
+def _hosts_of_query(
+    given: list[str], ports: list[str], refuse: Refuse
+) -> tuple[tuple[str, int | None], ...]:
+    specs = [spec for value in given for spec in value.split(",")]
     if len(ports) == 1:
         ports *= len(specs)
     if len(ports) != len(specs):
         raise refuse(
             f"{len(specs)} hosts have {len(ports)} ports", "give one port, or one for each host"
         )
-    return tuple(_host_and_port(spec, port, refuse) for spec, port in zip(specs, ports, strict=True))
+    return tuple(
+        _host_and_port(spec, port, refuse) for spec, port in zip(specs, ports, strict=True)
+    )
 
 
 def _host_and_port(spec: str, port: str, refuse: Refuse) -> tuple[str, int | None]:
@@ -110,7 +131,7 @@ def _host_and_port(spec: str, port: str, refuse: Refuse) -> tuple[str, int | Non
     if spec.startswith("/"):
         host, own = spec, ""
     port = own or port
-    if not host or not (port == "" or port.isascii() and port.isdigit()):
+    if not host or (port and not (port.isascii() and port.isdigit())):
         raise refuse("host= or port= cannot be read", "write host=name:5432 or host=name&port=5432")
     return host.strip("[]"), int(port) if port else None
 
@@ -130,9 +151,8 @@ def connect_arguments(
         only when the URL asks for them.
     """
     arguments: dict[str, Any] = {}
-    for name, _ in parts.query:
-        value = parts.parameter(name)
-        assert value is not None  # the name was taken from the same query
+    # Of several values the last one counts, as in libpq.
+    for name, value in dict(parts.query).items():
         if name not in _ADDRESS and value:
             _translate(name, value, arguments, refuse)
     _set_ssl(parts, arguments, refuse)
@@ -149,29 +169,24 @@ def _translate(name: str, value: str, arguments: dict[str, Any], refuse: Refuse)
         values, fix = _WITHOUT_EFFECT[name]
         if value not in values:
             raise refuse(f"asyncpg cannot do {name}={value}", fix)
+    elif name in _CHOICES:
+        arguments[name] = _one_of(name, value, _CHOICES[name], refuse)
     elif name in _CACHE_SIZES:
         arguments[name] = _whole_number(name, value, refuse)
     elif name == "connect_timeout":
+        # libpq's 0 is an endless wait.
         arguments["timeout"] = float(_whole_number(name, value, refuse, lowest=1))
-    elif name in ("application_name", "options"):
+    elif name in {"application_name", "options"}:
         arguments.setdefault("server_settings", {})[name] = value
     elif name == "fallback_application_name":
-        if parts_name := value:
-            settings = arguments.setdefault("server_settings", {})
-            settings.setdefault("application_name", parts_name)
-    elif name == "target_session_attrs":
-        arguments[name] = _one_of(name, value, _SESSION_ATTRIBUTES, refuse)
-    elif name in ("krbsrvname", "passfile"):
+        arguments.setdefault("server_settings", {}).setdefault("application_name", value)
+    elif name in {"krbsrvname", "passfile"}:
         arguments[name] = value
-    elif name == "gsslib":
-        arguments[name] = _one_of(name, value, ("gssapi", "sspi"), refuse)
-    elif name == "sslnegotiation":
-        if _one_of(name, value, ("postgres", "direct"), refuse) == "direct":
-            arguments["direct_tls"] = True
-    elif name not in ("sslmode", "ssl", *_DSN_ONLY):
-        shown = f"{name!r}" if name.isidentifier() and len(name) <= 40 else "one"
+    elif name not in _TLS:
+        # A name out of a misread password must not be shown.
+        shown = f" {name}" if re.fullmatch(r"[a-z_]{2,40}", name) else ""
         raise refuse(
-            f"the URL has an unknown parameter, {shown}",
+            f"the URL has an unknown parameter{shown}",
             "use libpq's names; a server setting is written options=-c%20name%3Dvalue",
         )
 
@@ -190,8 +205,11 @@ def _set_ssl(parts: UrlParts, arguments: dict[str, Any], refuse: Refuse) -> None
     for name in ("ssl_min_protocol_version", "ssl_max_protocol_version"):
         if name in dsn:
             _one_of(name, dsn[name], _TLS_VERSIONS, refuse)
-    if "direct_tls" in arguments and mode not in _SSL_MODES[3:]:
-        raise refuse("sslnegotiation=direct needs TLS", "add sslmode=require or verify-full")
+    negotiation = parts.parameter("sslnegotiation") or "postgres"
+    if _one_of("sslnegotiation", negotiation, ("postgres", "direct"), refuse) == "direct":
+        if mode not in _SSL_MODES[3:]:
+            raise refuse("sslnegotiation=direct needs TLS", "add sslmode=require or verify-full")
+        arguments["direct_tls"] = True
     if dsn:
         # The path keeps asyncpg from taking the query for a host; every other part is given apart.
         arguments["dsn"] = "postgresql:///?" + urlencode(dsn)
@@ -204,7 +222,9 @@ def _system_certificates(mode: str | None, refuse: Refuse) -> str:
     bundle = ssl.get_default_verify_paths().cafile
     if mode != "verify-full":
         # As in libpq: everybody can get a certificate that the system's roots have signed.
-        raise refuse("sslrootcert=system is weak without the host's name", "add sslmode=verify-full")
+        raise refuse(
+            "sslrootcert=system is weak without the host's name", "add sslmode=verify-full"
+        )
     if bundle is None:
         raise refuse("this system has no certificate bundle", "name a file with sslrootcert")
     return bundle

@@ -1,12 +1,64 @@
-"""The one place that makes a URL or an exception safe to show."""
+"""The one place that makes a URL or an exception safe to show.
+
+An exception of a driver carries bound values in its message (`invalid input for query argument $1:
+'secret'`), in its detail (`Key (email)=(secret) already exists.`), in the exception that caused it and
+in SQLAlchemy's `[parameters: ...]`. The message is kept where the server puts only identifiers into
+it; elsewhere it is written anew from the structured fields.
+"""
 
 from __future__ import annotations
 
+import re
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import exc
 from sqlalchemy.engine import URL
 
+from reviewpoint_db.driver_errors import code_of, is_adapted, is_of_asyncpg, is_of_driver
+from reviewpoint_db.errors import ReviewPointDBError
 from reviewpoint_db.urls import MASK, split_url
 
 __all__ = ["safe_error", "safe_url", "scrub"]
+
+WITHHELD = "its text is withheld, since it may hold values"
+
+# Classes of SQLSTATE whose messages name identifiers, sessions, users and limits, never values.
+_PLAIN_CLASSES = frozenset(
+    {"08", "0A", "25", "26", "28", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57"}
+)
+
+# The words of the server for the integrity violations; the repositories of advanced-alchemy tell
+# them apart by these words, and by the line that follows in the driver's own text.
+_CONSTRAINTS = {
+    "23502": 'null value in column "{column_name}" of relation "{table_name}" violates not-null constraint',
+    "23503": 'a change on table "{table_name}" violates foreign key constraint "{constraint_name}"',
+    "23505": 'duplicate key value violates unique constraint "{constraint_name}"',
+    "23514": 'new row for relation "{table_name}" violates check constraint "{constraint_name}"',
+    "23P01": 'conflicting key value violates exclusion constraint "{constraint_name}"',
+}
+_CONSTRAINT_DETAILS = {
+    "23503": f'\nDETAIL:  Key ({MASK})=({MASK}) is not present in table "{MASK}".',
+    "23505": f"\nKey ({MASK}) already exists.",
+}
+_NAMES = ("schema_name", "table_name", "column_name", "data_type_name", "constraint_name")
+_TALKATIVE = ("detail", "hint", "context", "internal_query")
+
+# What SQLite says by itself; every other word of a message must stand in the statement.
+_VOCABULARY = (
+    "a active already ambiguous an and another are argument arguments as at attempt "
+    "attached be busy by cannot change clause column columns commit constraint corrupt "
+    "count database datatype disk does duplicate error escape exists expression failed few "
+    "file for foreign full function has have image in incomplete index input integer into "
+    "is key large literal locked logic malformed many matching mismatch misuse module must "
+    "name near no not of on one only open or overflow permission read readonly required "
+    "result row rollback same savepoint schema should specified start statement statements "
+    "string such supplied syntax table tables temp than that the there to token too "
+    "transaction trigger unable unique unrecognized unsupported used value values variables "
+    "variable view was were while with within wrong write "
+)
+_SQLITE_WORDS = frozenset(_VOCABULARY.split())
 
 
 def safe_url(url: str | URL) -> str:
@@ -29,9 +81,167 @@ def safe_url(url: str | URL) -> str:
 
 
 def safe_error(error: BaseException) -> str:
-    """Class, code and safe text of an error in one line."""
-    return type(error).__name__
+    """Class, code and safe text of an error in one line.
+
+    Example:
+        >>> safe_error(ValueError("secret"))
+        'ValueError: its text is withheld, since it may hold values'
+    """
+    code = code_of(error)
+    named = type(error).__name__ + (f" [{code}]" if code else "")
+    return " ".join(f"{named}: {_safe_text(error)}".split())
 
 
 def scrub(error: BaseException) -> None:
-    """Remove bound values and the driver's details from an exception, in place."""
+    """Remove values and the driver's details from an exception of a driver or of SQLAlchemy.
+
+    The exception is changed in place, with all that it wraps: class, `sqlstate`, `constraint_name`
+    and the other names stay, so that applications can go on telling errors apart. An exception that
+    is neither the driver's nor SQLAlchemy's is changed when it came out of running a statement.
+
+    Args:
+        error: SQLAlchemy's exception; the driver's when SQLAlchemy made none.
+    """
+    if isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError)):
+        _withhold(error)
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        pending += _related(current)
+        if isinstance(current, exc.StatementError) and not isinstance(current, ReviewPointDBError):
+            _scrub_wrapper(current)
+        elif is_of_driver(current) and not isinstance(current, exc.StatementError):
+            _scrub_driver(current, None)
+
+
+def _related(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        yield from error.exceptions
+    for related in (getattr(error, "orig", None), error.__cause__, error.__context__):
+        if isinstance(related, BaseException):
+            yield related
+
+
+def _scrub_wrapper(error: exc.StatementError) -> None:
+    orig = error.orig
+    error.params = None
+    error.hide_parameters = True
+    if orig is None:
+        return
+    text = _safe_text(error)
+    kind = f"({type(orig).__module__}.{type(orig).__name__})"
+    error.args = (f"{kind} {text}",)
+    if is_of_driver(orig):
+        _scrub_driver(orig, error.statement)
+    elif not isinstance(orig, exc.SQLAlchemyError):
+        _withhold(orig)
+
+
+def _scrub_driver(error: BaseException, statement: str | None) -> None:
+    code = code_of(error)
+    error.args = (_driver_text(error, statement),)
+    if is_adapted(error):
+        error.args = (error.args[0] + _CONSTRAINT_DETAILS.get(code or "", ""),)
+    for name in _TALKATIVE:
+        if getattr(error, name, None) is not None:
+            setattr(error, name, None)
+    if error.__cause__ is not None and not is_of_driver(error.__cause__):
+        # A codec's complaint about the value that it was given.
+        _withhold(error.__cause__)
+
+
+def _withhold(error: BaseException) -> None:
+    if isinstance(error, OSError):
+        return
+    error.args = (WITHHELD,)
+    if isinstance(error, UnicodeEncodeError):
+        error.object = ""
+    if isinstance(error, UnicodeDecodeError):
+        error.object = b""
+    if hasattr(error, "__notes__"):
+        error.__notes__ = []
+
+
+def _safe_text(error: BaseException) -> str:
+    if isinstance(error, ReviewPointDBError):
+        return str(error)
+    if isinstance(error, exc.StatementError):
+        return _statement_text(error)
+    if is_of_driver(error):
+        return _driver_text(error, None)
+    if isinstance(error, exc.SQLAlchemyError) and not isinstance(
+        # They repeat a URL, and the text of another exception.
+        error,
+        (exc.ArgumentError, exc.PendingRollbackError),
+    ):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(error) or "time limit exceeded"
+    if isinstance(error.__cause__, exc.SQLAlchemyError):
+        return safe_error(error.__cause__)
+    return WITHHELD
+
+
+def _statement_text(error: exc.StatementError) -> str:
+    orig = error.orig
+    if orig is None:
+        return str(error.args[0])
+    if is_of_driver(orig):
+        return _driver_text(orig, error.statement)
+    # "A value is required for bind parameter": names only.
+    if isinstance(orig, exc.SQLAlchemyError) and orig.code == "cd3x":
+        return str(orig.args[0])
+    return WITHHELD
+
+
+def _driver_text(error: BaseException, statement: str | None) -> str:
+    if isinstance(error, sqlite3.Error):
+        return _sqlite_text(error, statement)
+    if is_adapted(error):
+        error = getattr(error, "orig", None) or error.__cause__ or error
+    if not is_of_asyncpg(error):
+        return WITHHELD
+    if isinstance(getattr(error, "sqlstate", None), str):
+        return _server_text(error)
+    if isinstance(error, ValueError):
+        argument = re.search(r"\$\d+", str(error.args[0]))
+        place = f" for query argument {argument[0]}" if argument else ""
+        return f"invalid input{place}; {WITHHELD}"
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _server_text(error: Any) -> str:
+    code: str = error.sqlstate
+    names = {name: getattr(error, name) for name in _NAMES if getattr(error, name, None)}
+    template = _CONSTRAINTS.get(code)
+    if template is not None and all(name in names for name in re.findall(r"\{(\w+)\}", template)):
+        return template.format(**names)
+    # PL/pgSQL's RAISE can send any text under any code.
+    raised = getattr(error, "server_source_function", None) == "exec_stmt_raise"
+    if code[:2] in _PLAIN_CLASSES and not raised and error.args:
+        return str(error.args[0])
+    kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    named = "".join(f", {name.removesuffix('_name')} {value}" for name, value in names.items())
+    return f"{kind}{named}; {WITHHELD}"
+
+
+def _sqlite_text(error: sqlite3.Error, statement: str | None) -> str:
+    text = str(error)
+    code = code_of(error) or type(error).__name__
+    if code.startswith("SQLITE_CONSTRAINT") and code not in {
+        # A trigger's RAISE and an extension's function write their own text.
+        "SQLITE_CONSTRAINT_TRIGGER",
+        "SQLITE_CONSTRAINT_VTAB",
+        "SQLITE_CONSTRAINT_FUNCTION",
+    }:
+        return text
+    words = set(re.findall(r"\w+", text))
+    unknown = {word for word in words if word.lower() not in _SQLITE_WORDS}
+    if not unknown - set(re.findall(r"\w+", statement or "")):
+        return text
+    kept = re.match(r"no such \w+", text)
+    return f"{kept[0] if kept else code}; {WITHHELD}"

@@ -1,1 +1,187 @@
-"""From an error of the database to its class, its HTTP status and whether a retry helps."""
+"""From an error of the database to its code, its HTTP answer, and whether a retry helps.
+
+Errors are told apart by SQLSTATE, and on SQLite by the name of the result code, never by the text of
+the message, which depends on the server's language. https://www.postgresql.org/docs/current/errcodes-appendix.html
+https://sqlite.org/rescode.html
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import ssl
+from dataclasses import dataclass
+
+from sqlalchemy import exc
+
+from reviewpoint_db.driver_errors import code_of, wrapped
+from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
+
+__all__ = [
+    "ErrorAnswer",
+    "answer_for",
+    "code_of",
+    "is_disconnect",
+    "is_serialization_failure",
+    "is_transient_connect",
+    "log_hint",
+]
+
+_SERIALIZATION = frozenset({"40001", "40P01", "SQLITE_BUSY_SNAPSHOT"})
+
+# Ended by an administrator, a crash, or a time limit of the server on idle sessions; starting up.
+_TERMINATED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
+
+_LATER = frozenset(
+    {
+        "25006",  # read-only: a failover is under way
+        "53300",  # too many clients
+        "55P03",  # lock not available
+        "57014",  # canceled by a time limit of the server
+    }
+)
+
+_UNAVAILABLE = "The database is unavailable. Please try again."
+_CONFLICT = "The change conflicts with existing data."
+_COLLISION = "The change collided with another one. Please try again."
+_FAILED = "The request failed."
+_UNKNOWN = "The change may have been stored. Please check before you try again."
+_NOT_FOUND = "Not found."
+
+_MIGRATE = "has the schema been created? Run `litestar database upgrade` or `reviewpoint-db database upgrade`"
+_HINTS = {
+    "42P01": _MIGRATE,
+    "42703": _MIGRATE,
+    "3F000": _MIGRATE,
+    "3D000": "the database does not exist; create it with `createdb`, or check the URL's path",
+    "28P01": "the server refused the password; check user and password of the URL",
+    "28000": "the server refused the user; check the URL and the server's pg_hba.conf",
+    "53300": "the server has no connection left; lower pool.size and pool.max_overflow, or raise max_connections",
+    "25006": "the server is read-only; does the URL point to a replica?",
+    "SQLITE_CANTOPEN": "the folder of the database file must exist and be writable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """What an error becomes over HTTP.
+
+    Attributes:
+        status: The HTTP status.
+        code: SQLSTATE or SQLite's name of the error, for logs and metrics.
+        detail: A text for the client, without anything of the driver's.
+        retry_after: Seconds for the Retry-After header of a 503, else None.
+
+    Example:
+        >>> answer_for(TimeoutError(), retry_after=2.0)
+        ErrorAnswer(status=503, code=None, detail='The database is unavailable. Please try again.', retry_after=2.0)
+    """
+
+    status: int
+    code: str | None
+    detail: str
+    retry_after: float | None
+
+
+def is_serialization_failure(error: BaseException) -> bool:
+    """Whether the transaction would succeed when it is run again from its beginning."""
+    return code_of(error) in _SERIALIZATION
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the connection is lost, was terminated, or was never made."""
+    code = code_of(error)
+    if code is not None:
+        return code in _TERMINATED or code.startswith(("08", "57P0"))
+    return any(
+        # TimeoutError, the driver's for a silent server, is an OSError too.
+        isinstance(current, OSError)
+        or (isinstance(current, exc.DBAPIError) and current.connection_invalidated)
+        for current in wrapped(error)
+    )
+
+
+def is_transient_connect(error: BaseException) -> bool:
+    """Whether an attempt to connect may succeed a moment later."""
+    code = code_of(error)
+    if code is not None:
+        return code in {"57P01", "57P02", "57P03", "53300"} or code.startswith("08")
+    for current in wrapped(error):
+        if isinstance(current, (ssl.SSLCertVerificationError, PermissionError)):
+            return False
+        if isinstance(current, OSError) or _is_without_primary(current):
+            return True
+    return False
+
+
+def _is_without_primary(error: BaseException) -> bool:
+    # asyncpg's, when no host has the wanted target_session_attrs: a failover is under way.
+    return type(error).__name__ == "TargetServerAttributeNotMatched"
+
+
+def answer_for(error: BaseException, *, retry_after: float = 1.0) -> ErrorAnswer:
+    """The HTTP answer for an error of the database, of SQLAlchemy or of a repository.
+
+    Args:
+        error: What was raised.
+        retry_after: Seconds after which the client may try again.
+    """
+    code = code_of(error)
+    if isinstance(error, CommitOutcomeUnknownError):
+        return ErrorAnswer(500, code, _UNKNOWN, None)
+    if isinstance(error, ReviewPointDBError) and not isinstance(error, UnavailableError):
+        return ErrorAnswer(500, code, _FAILED, None)
+    if _is_conflict(error, code):
+        return ErrorAnswer(409, code, _CONFLICT, None)
+    if code in _SERIALIZATION:
+        return ErrorAnswer(503, code, _COLLISION, retry_after)
+    if _is_unavailable(error, code):
+        return ErrorAnswer(503, code, _UNAVAILABLE, retry_after)
+    if _repository_error(error) == "NotFoundError":
+        return ErrorAnswer(404, code, _NOT_FOUND, None)
+    return ErrorAnswer(500, code, _FAILED, None)
+
+
+def _is_conflict(error: BaseException, code: str | None) -> bool:
+    if code is not None:
+        return code.startswith(("23", "SQLITE_CONSTRAINT"))
+    if any(isinstance(current, exc.IntegrityError) for current in wrapped(error)):
+        return True
+    # A repository wraps other errors of the driver in its IntegrityError too: its cause decides.
+    return error.__cause__ is None and _repository_error(error) in {
+        "IntegrityError",
+        "DuplicateKeyError",
+        "ForeignKeyError",
+    }
+
+
+def _is_unavailable(error: BaseException, code: str | None) -> bool:
+    if is_disconnect(error) or code in _LATER:
+        return True
+    if code is not None and code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return True
+    return any(
+        isinstance(current, (UnavailableError, exc.TimeoutError)) for current in wrapped(error)
+    )
+
+
+def _repository_error(error: BaseException) -> str | None:
+    """The name of advanced-alchemy's error class, which the core does not import."""
+    for base in type(error).__mro__:
+        if base.__module__ == "advanced_alchemy.exceptions":
+            return base.__name__
+    return None
+
+
+def log_hint(error: BaseException) -> str | None:
+    """What an operator can do about an error, for its log line."""
+    code = code_of(error)
+    if code == "SQLITE_ERROR":
+        # SQLite has one code for all mistakes in a statement: only its text, which it never
+        # translates, names a missing table.
+        missing = any(
+            isinstance(current, sqlite3.Error)
+            and str(current).startswith(("no such table", "no such column"))
+            for current in wrapped(error)
+        )
+        return _MIGRATE if missing else None
+    return _HINTS.get(code or "")

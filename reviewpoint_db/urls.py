@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-__all__ = ["SHOWN_PARAMETERS", "UrlParts", "split_url"]
+__all__ = ["MASK", "UrlParts", "split_url"]
 
 MASK = "***"
+"""What stands in the place of a secret."""
 
-SHOWN_PARAMETERS = frozenset(
+_SHOWN_PARAMETERS = frozenset(
     {
         # libpq
         "application_name",
@@ -64,7 +65,6 @@ SHOWN_PARAMETERS = frozenset(
 _SECRET_PARAMETERS = frozenset({"password", "sslpassword"})
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
-_AUTHORITY = re.compile(r"[^/?]*")
 # `host:5432/db?password=a@b` without credentials reads just like `user:password@host`.
 _PORT_AND_QUERY = re.compile(r"[\d,]*(?:/[^?]*)?\?[^=]*=")
 
@@ -115,7 +115,7 @@ def _show_host(host: str, port: int | None) -> str:
 
 
 def _show_parameter(name: str, value: str) -> str:
-    if name in SHOWN_PARAMETERS:
+    if name in _SHOWN_PARAMETERS:
         return f"{name}={value}"
     return f"{name if name in _SECRET_PARAMETERS else MASK}={MASK}"
 
@@ -135,13 +135,11 @@ def split_url(url: str) -> UrlParts | None:
     login, rest = _split_login(url[scheme.end() :])
     if login is None:
         return None
-    authority = _AUTHORITY.match(rest)
-    assert authority is not None  # the pattern matches the empty string
-    path, mark, query = rest[authority.end() :].partition("?")
-    sqlite = scheme[1].lower().startswith("sqlite")
-    if not sqlite and ("@" in authority[0] or "@" in path):
+    authority = _authority(rest)
+    path, _, query = rest[len(authority) :].partition("?")
+    if not scheme[1].lower().startswith("sqlite") and ("@" in authority or "@" in path):
         return None
-    hosts = _split_hosts(authority[0])
+    hosts = _split_hosts(authority)
     parameters = _split_query(query)
     if hosts is None or parameters is None:
         return None
@@ -159,20 +157,23 @@ def split_url(url: str) -> UrlParts | None:
 
 def _split_login(rest: str) -> tuple[str | None, str]:
     """`user:password` (empty: none; None: ambiguous) and what follows the `@`."""
-    user = re.match(r"[^:/@?]*", rest)
-    assert user is not None  # the pattern matches the empty string
-    following = rest[user.end() : user.end() + 1]
+    user = re.split(r"[:/@?]", rest, maxsplit=1)[0]
+    following = rest[len(user) : len(user) + 1]
     if following == "@":
-        return user[0], rest[user.end() + 1 :]
+        return user, rest[len(user) + 1 :]
     if following != ":" or "@" not in rest:
         return "", rest
-    at = rest.find("@", user.end())
+    at = rest.find("@")
     # A password with an unescaped `@`: the host begins after the last one.
-    while (authority := _AUTHORITY.match(rest, at + 1)) and "@" in authority[0]:
+    while "@" in _authority(rest[at + 1 :]):
         at = rest.find("@", at + 1)
-    if _PORT_AND_QUERY.match(rest[user.end() + 1 : at]):
+    if _PORT_AND_QUERY.match(rest[len(user) + 1 : at]):
         return None, rest
     return rest[:at], rest[at + 1 :]
+
+
+def _authority(rest: str) -> str:
+    return re.split(r"[/?]", rest, maxsplit=1)[0]
 
 
 def _split_hosts(authority: str) -> tuple[tuple[str, int | None], ...] | None:
@@ -193,7 +194,7 @@ def _split_query(query: str) -> tuple[tuple[str, str], ...] | None:
         if not equals:
             return None
         parameters.append((unquote(name), unquote(value)))
-    known = SHOWN_PARAMETERS | _SECRET_PARAMETERS
+    known = _SHOWN_PARAMETERS | _SECRET_PARAMETERS
     if "@" in query and not all(name in known for name, _ in parameters):
         return None
     return tuple(parameters)

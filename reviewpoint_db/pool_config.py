@@ -1,0 +1,59 @@
+"""The limits of a connection pool."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from reviewpoint_db.settings import check_number, refuse
+
+__all__ = ["ByEnvironment", "PoolConfig"]
+
+
+class ByEnvironment(int):
+    """A default that says "not given": the environment decides."""
+
+
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of a connection pool; times in seconds.
+
+    Args:
+        size: Connections that are kept open. Default: by the environment.
+        max_overflow: Connections more in a burst. Default: by the environment.
+        timeout: One deadline for all of acquiring: queue, connect, verification, retries.
+        idle_timeout: How long a burst connection stays open after its return.
+        max_lifetime: Age at which a connection is replaced, less up to 10% at random.
+        ping_after_idle: A connection idle for longer is verified by a round trip.
+        reset_on_return: What ends a transaction that a returned connection still has open.
+
+    Example:
+        >>> PoolConfig(size=3, max_overflow=0).timeout
+        10.0
+    """
+
+    size: int = ByEnvironment(5)
+    max_overflow: int = ByEnvironment(10)
+    timeout: float = 10.0
+    idle_timeout: float = 60.0
+    max_lifetime: float = 1800.0
+    ping_after_idle: float = 0.5
+    reset_on_return: Literal["rollback", "commit"] = "rollback"
+
+    def __post_init__(self) -> None:
+        check_number("pool.size", self.size, lowest=1, whole=True)
+        check_number("pool.max_overflow", self.max_overflow, lowest=0, whole=True)
+        check_number("pool.timeout", self.timeout, lowest=1)
+        check_number("pool.idle_timeout", self.idle_timeout, lowest=0)
+        check_number("pool.max_lifetime", self.max_lifetime, lowest=1)
+        check_number("pool.ping_after_idle", self.ping_after_idle, lowest=0)
+        reset: object = self.reset_on_return
+        if reset not in {"rollback", "commit"}:
+            raise refuse("pool.reset_on_return", repr(reset), "unknown", "use rollback or commit")
+
+    @property
+    def sized(self) -> bool:
+        """Whether `size` or `max_overflow` was given."""
+        return not (
+            isinstance(self.size, ByEnvironment) and isinstance(self.max_overflow, ByEnvironment)
+        )

@@ -1,0 +1,171 @@
+"""Settings: how one is refused, checked, and read from environment variables."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reviewpoint_db.errors import ConfigurationError
+
+__all__ = ["PREFIX", "check_number", "read_variables", "refuse"]
+
+PREFIX = "REVIEWPOINT_DB_"
+
+# They may stand in a file (mounted secrets): REVIEWPOINT_DB_URL_FILE.
+_SECRETS = ("url", "read_url", "password")
+
+# Read by others than the configuration.
+_OTHER_VARIABLES = ("DEBUG_TOKEN",)
+
+
+def refuse(field: str, shown: object, problem: str, fix: str) -> ConfigurationError:
+    """The error for a refused setting.
+
+    Args:
+        field: The setting or variable.
+        shown: Its value, safe to show.
+        problem: What is wrong with it.
+        fix: What to do.
+    """
+    return ConfigurationError(f"{field} = {shown}: {problem}. Fix: {fix}.")
+
+
+def check_number(field: str, value: object, *, lowest: int, whole: bool = False) -> None:
+    """Refuse what is no number, or too small.
+
+    Args:
+        field: The setting.
+        value: Its value.
+        lowest: The lowest whole number; of seconds, 1 stands for any time above zero.
+        whole: A count instead of seconds.
+    """
+    kind, named = (int, "a whole number") if whole else (int | float, "a number of seconds")
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        raise refuse(field, repr(value), f"not {named}", f"give {named}")
+    if value < lowest and (whole or lowest == 0 or value <= 0):
+        bound = f"{lowest} or more" if whole or lowest == 0 else "more than 0"
+        raise refuse(field, repr(value), "too small", f"give {bound}")
+
+
+def read_variables(
+    environ: Mapping[str, str], database: type[msgspec.Struct], pool: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """The values that environment variables give to the fields of a database's configuration.
+
+    Args:
+        environ: The variables; an empty one counts as not set.
+        database: The struct whose fields REVIEWPOINT_DB_<FIELD> names.
+        pool: The struct whose fields REVIEWPOINT_DB_POOL_<FIELD> names.
+
+    Raises:
+        ConfigurationError: A variable cannot be read, or its name is nearly that of a setting.
+    """
+    given = {name: value for name, value in environ.items() if value.strip()}
+    fields, pools = _defaults(database), _defaults(pool)
+    _refuse_misspelled(given, fields, pools)
+    values = _read_fields(given, PREFIX, fields)
+    if in_pool := _read_fields(given, f"{PREFIX}POOL_", pools):
+        values["pool"] = pool(**in_pool)
+    if "url" not in values and "DATABASE_URL" in given:
+        values["url"] = given["DATABASE_URL"].strip()
+    if "REVIEWPOINT_ENVIRONMENT" in given:
+        values["environment"] = given["REVIEWPOINT_ENVIRONMENT"].strip()
+    return values
+
+
+def _defaults(struct: type[msgspec.Struct]) -> dict[str, object]:
+    return {field.name: field.default for field in msgspec.structs.fields(struct)}
+
+
+def _read_fields(
+    given: Mapping[str, str], prefix: str, defaults: Mapping[str, object]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, default in defaults.items():
+        variable = prefix + name.upper()
+        if name in _SECRETS:
+            if (secret := _read_secret(given, variable)) is not None:
+                # A password's file is read for each connection: tokens rotate.
+                values[name] = secret if name == "password" else secret()
+        elif variable in given and name not in ("pool", "environment"):
+            values[name] = _convert(variable, name, given[variable].strip(), default)
+    return values
+
+
+def _read_secret(given: Mapping[str, str], variable: str) -> Callable[[], str] | None:
+    value, path = given.get(variable), given.get(f"{variable}_FILE")
+    if value is not None and path is not None:
+        raise refuse(variable, "***", f"{variable}_FILE is set too", "take one of the two out")
+    if path is not None:
+        read = partial(_read_file, f"{variable}_FILE", path)
+        read()
+        return read
+    return None if value is None else value.strip
+
+
+def _read_file(variable: str, path: str) -> str:
+    problem = "the file is empty"
+    try:
+        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problem, text = f"the file cannot be read ({type(error).__name__})", ""
+    if not text:
+        raise refuse(variable, repr(path), problem, "name a readable file that holds the value")
+    return text
+
+
+def _convert(variable: str, name: str, value: str, default: object) -> object:
+    if name == "session_class":
+        raise refuse(variable, repr(value), "a class cannot be named here", "give it in the code")
+    if name == "engine_options":
+        return _read_options(variable, value)
+    kind = type(default)
+    if not isinstance(default, int | float):
+        return value
+    number = _read_number(value, whole=isinstance(default, int))
+    if number is None:
+        named = "a whole number" if issubclass(kind, int) else "a number of seconds"
+        raise refuse(variable, repr(value), f"not {named}", f"give {named}")
+    return number
+
+
+def _read_number(value: str, *, whole: bool) -> float | None:
+    try:
+        return int(value) if whole else float(value)
+    except ValueError:
+        return None
+
+
+def _read_options(variable: str, value: str) -> object:
+    try:
+        options = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        options = None
+    if not isinstance(options, dict):
+        # The value is not shown: connect arguments may hold a password.
+        raise refuse(variable, "***", "not a JSON object", 'write {"echo": true}')
+    return options
+
+
+def _refuse_misspelled(
+    given: Mapping[str, str], fields: Mapping[str, object], pools: Mapping[str, object]
+) -> None:
+    known = {PREFIX + name.upper() for name in fields if name not in ("pool", "environment")}
+    known |= {f"{PREFIX}POOL_{name.upper()}" for name in pools}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in _SECRETS}
+    known |= {PREFIX + name for name in _OTHER_VARIABLES}
+    for variable in given:
+        if variable.startswith(PREFIX) and variable not in known:
+            # Not every unknown name is a mistake: Kubernetes adds REVIEWPOINT_DB_PORT and others
+            # for a service called reviewpoint-db.
+            near = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=0.9)
+            if near:
+                raise refuse(
+                    variable, "***", "there is no such setting", f"did you mean {near[0]}?"
+                )
