@@ -1,0 +1,106 @@
+# `make run` and `make test` set up all they need in .venv, with Python >= 3.11 and nothing else.
+# Variables: PYTHON (which one makes the venv), PORT (of `make run`), TESTS and PYTEST_ARGS
+# (`make test TESTS=tests/test_config.py PYTEST_ARGS=-x`), WORKERS (processes of the test run).
+
+PYTHON ?= python3
+PORT ?= 8000
+TESTS ?= tests
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+# A venv that happens to be active, or a PYTHONPATH, must not leak in.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# mkdocs-material announces its successor at every build.
+export NO_MKDOCS_2_WARNING = 1
+
+VENV := .venv
+LOWEST := .venv-lowest
+BIN := $(VENV)/bin
+# What is there of what may be checked.
+CODE := $(wildcard reviewpoint_db example_app tests benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-lowest check format coverage bench mutants wheel constraints docs clean
+
+help: ## Say what each target does.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# pip gets the build's own requirements from the same constraints: no build isolation.
+define install # venv, constraints, groups
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11: make PYTHON=python3.11 $@"; exit 1; }
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --constraint $(2) pip hatchling editables
+	$(1)/bin/python -m pip install --quiet --constraint $(2) --no-build-isolation \
+		--editable . $(3)
+	touch $@
+endef
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,--group run)
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,--group dev)
+	touch $(VENV)/.run
+
+$(LOWEST)/.test: pyproject.toml constraints-lowest.txt
+	$(call install,$(LOWEST),constraints-lowest.txt,--group test)
+
+run: $(VENV)/.run ## Serve the example application on http://127.0.0.1:8000.
+	@echo
+	@echo "  the example        http://127.0.0.1:$(PORT)/"
+	@echo "  its API            http://127.0.0.1:$(PORT)/schema"
+	@echo "  the database page  http://127.0.0.1:$(PORT)/db/"
+	@echo "  health             http://127.0.0.1:$(PORT)/db/health"
+	@echo "  debug              http://127.0.0.1:$(PORT)/db/debug"
+	@echo
+	$(BIN)/python -m uvicorn example_app.app:app --host 127.0.0.1 --port $(PORT)
+
+test: $(VENV)/.dev ## Run all tests, on SQLite and on PostgreSQL servers of their own.
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) $(TESTS)
+
+test-lowest: $(LOWEST)/.test ## Run all tests on the lowest versions that pyproject.toml allows.
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -o cache_dir=$(LOWEST)/.pytest_cache \
+		$(PYTEST_ARGS) $(TESTS)
+
+check: $(VENV)/.dev ## Lint, format, types, import contract, documentation.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+
+format: $(VENV)/.dev ## Let ruff format the code and fix what it can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.dev ## Run all tests and demand 100% branch coverage of the package.
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(VENV)/.dev ## Measure against the alternatives, side by side.
+	$(BIN)/python -m benchmarks
+
+mutants: $(VENV)/.dev ## Remove each protection in turn, and expect the tests to notice.
+	$(BIN)/python -m tests.mutants
+
+wheel: $(VENV)/.dev ## Build the wheel into dist/.
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+constraints: ## Renew constraints.txt with the newest versions that pyproject.toml allows.
+	rm -rf build/newest && $(PYTHON) -m venv build/newest
+	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
+	build/newest/bin/python -m pip install --quiet --no-build-isolation --editable . --group dev
+	build/newest/bin/python -m pip list --format=freeze --exclude setuptools \
+		--exclude reviewpoint-db | sort -f > constraints.txt
+
+docs: $(VENV)/.dev ## Serve the documentation while it is being written.
+	$(BIN)/mkdocs serve
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) $(LOWEST) build dist site htmlcov .coverage .coverage.* \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
