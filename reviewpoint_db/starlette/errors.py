@@ -1,0 +1,154 @@
+"""Database errors as HTTP answers of a Starlette or FastAPI application, in its own error shape."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from reviewpoint_db.context import describe_origin
+from reviewpoint_db.errors import CommitOutcomeUnknownError
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from reviewpoint_db.database import Database
+
+__all__ = ["add_default_handlers", "answer_database_error", "answer_error", "with_handlers_of"]
+
+# Handlers of these answer outside of all middleware, and see only what nobody else handled.
+_CATCH_ALL = (500, Exception)
+
+
+async def answer_database_error(conn: HTTPConnection, error: Exception) -> Response:
+    """Answer a database error with 409, 503 or 404; any other goes on, and is a 500 like all bugs.
+
+    `setup_database` registers this for `SQLAlchemyError` where the application has no handler of
+    its own for it. A mounted application has handlers of its own, and needs it registered too.
+
+    Example:
+        >>> mounted.add_exception_handler(SQLAlchemyError, answer_database_error)
+
+    Args:
+        conn: The request or WebSocket.
+        error: The error of SQLAlchemy, of this package, or of advanced-alchemy.
+
+    Returns:
+        What the application's handler for `HTTPException` makes of it, with Retry-After.
+    """
+    app: Starlette = conn.scope["app"]
+    databases: dict[str, Database] = getattr(app.state, "databases", {})
+    seconds = max((one.config.retry_after for one in databases.values()), default=1.0)
+    answer = answer_for(error, retry_after=seconds)
+    _log(error, answer)
+    if not isinstance(conn, Request):
+        raise error  # the server closes the WebSocket
+    if answer.status == 500 and not (
+        # "May have been stored" tells the client more than "Internal Server Error" does.
+        isinstance(error, CommitOutcomeUnknownError)
+        and app.exception_handlers.keys().isdisjoint(_CATCH_ALL)
+    ):
+        raise error
+    return _HTTPError(answer)
+
+
+def _log(error: Exception, answer: ErrorAnswer) -> None:
+    # Starlette asks for a handler at the route, and for what that raised once more.
+    if getattr(error, "_reviewpoint_db_logged", False):
+        return
+    error._reviewpoint_db_logged = True  # type: ignore[attr-defined]  # noqa: SLF001
+    level = {500: "ERROR", 503: "WARNING"}.get(answer.status, "INFO")
+    hint = log_hint(error)
+    logger.log(
+        level,
+        "{} answered with {}: {}{}",
+        describe_origin(),
+        answer.status,
+        safe_error(error),
+        f" ({hint})" if hint else "",
+    )
+
+
+class _HTTPError(Response):
+    """An HTTP error, rendered by the application's own handler for it when it is sent."""
+
+    def __init__(self, answer: ErrorAnswer) -> None:
+        self.added: dict[str, str] = {}
+        if answer.retry_after is not None:
+            self.added["retry-after"] = str(max(1, math.ceil(answer.retry_after)))
+        super().__init__(status_code=answer.status, headers=self.added)
+        self.error = HTTPException(answer.status, answer.detail, headers=self.added)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                # A handler of the application may have left the error's headers out.
+                for name, value in self.added.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = with_handlers_of(scope["app"], _raising(self.error))
+        await answer(scope, receive, send_with_headers)
+
+
+async def answer_error(
+    app: Starlette, scope: Scope, receive: Receive, send: Send, error: Exception
+) -> None:
+    """Answer an error that was raised outside of the application, such as COMMIT's, by its handlers.
+
+    Args:
+        app: Whose handlers answer.
+        scope: The request's.
+        receive: The request's.
+        send: The request's.
+        error: What its handlers get to see.
+    """
+    answer = _raising(error)
+    # Those of a mounted application first. Twice in any case, as around a route: so the handler of
+    # one error may raise another one.
+    for owner in (scope["app"], app):
+        answer = with_handlers_of(owner, answer)
+    await answer(scope, receive, send)
+
+
+def with_handlers_of(app: Starlette, endpoint: ASGIApp) -> ASGIApp:
+    """Wrap an ASGI application so that the exception handlers of another one answer its errors."""
+    handlers = {
+        key: handler for key, handler in app.exception_handlers.items() if key not in _CATCH_ALL
+    }
+    return ExceptionMiddleware(endpoint, handlers=handlers, debug=app.debug)
+
+
+def _raising(error: Exception) -> ASGIApp:
+    async def raiser(*_: object) -> None:
+        raise error
+
+    return raiser
+
+
+def add_default_handlers(app: Starlette) -> None:
+    """Register `answer_database_error` for the classes of errors that the application left to us."""
+    kinds: list[type[Exception]] = [SQLAlchemyError]
+    # Raised by repositories in place of SQLAlchemy's; who did not import it cannot meet it.
+    alchemy = sys.modules.get("advanced_alchemy.exceptions")
+    if alchemy is not None:
+        kinds.append(alchemy.RepositoryError)
+    for kind in kinds:
+        # A handler for a base class is the application's word on this class too.
+        if not any(
+            isinstance(key, type) and key is not Exception and issubclass(kind, key)
+            for key in app.exception_handlers
+        ):
+            app.exception_handlers[kind] = answer_database_error

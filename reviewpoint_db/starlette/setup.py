@@ -1,0 +1,187 @@
+"""What an application calls: the setup, and the sessions of a request."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute, Route
+
+from reviewpoint_db import logs
+from reviewpoint_db.asgi import unit_of
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.endpoints.access import Access
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.starlette.installation import Installation, Installed
+from reviewpoint_db.starlette.routes import Endpoint, debug_endpoint, public_routes
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+
+    from reviewpoint_db.transaction import CommitMode
+
+__all__ = [
+    "Guard",
+    "get_read_session",
+    "get_session",
+    "install",
+    "make_database",
+    "setup_database",
+]
+
+Guard = Callable[[Request], Awaitable[None] | None]
+
+
+def setup_database(
+    app: Starlette,
+    config: DatabaseConfig | None = None,
+    *,
+    path: str | None = "/db",
+    commit: CommitMode = "manual",
+    metadata: MetaData | None = None,
+    create_all: bool = False,
+    session_class: type[AsyncSession] | None = None,
+    guards: Sequence[Guard] | None = None,
+    debug_token: str | None = None,
+) -> Database:
+    """Give an application a database: sessions, health routes, and a start and stop with it.
+
+    Call it before the application starts; middleware, routes, exception handlers and a lifespan may
+    be added before or after. Two databases need two names (`DatabaseConfig.name`) and two paths.
+
+    Args:
+        app: The application that the server runs (Starlette runs no lifespan of a mounted one).
+        config: The settings; None reads them from the environment.
+        path: Where health and debug routes are served; None serves none.
+        commit: "manual": the handler commits, all else is rolled back. "autocommit": 2xx and 3xx
+            commit, everything else rolls back.
+        metadata: The tables, for `create_all`.
+        create_all: Create missing tables at the start (refused in prod).
+        session_class: The sessions' class, in place of the config's.
+        guards: Called with the request of a debug route, and raise `HTTPException` to refuse it.
+            They run before the application's middleware, so `request.user` is not there yet.
+        debug_token: Asked of whoever opens a debug route.
+
+    Returns:
+        The database, for jobs and commands.
+
+    Raises:
+        ConfigurationError: A setting is wrong, the application has started already, or another
+            database of it has this name or path.
+    """
+    given = list(guards or ())
+
+    def guarded(where: str, endpoint: Endpoint) -> BaseRoute:
+        async def after_guards(request: Request) -> Response:
+            for guard in given:
+                verdict = guard(request)
+                if inspect.isawaitable(verdict):
+                    await verdict
+            return await endpoint(request)
+
+        return Route(where, after_guards)
+
+    return install(
+        app,
+        make_database(config, metadata, create_all=create_all, session_class=session_class),
+        path=path,
+        commit=commit,
+        debug_token=debug_token,
+        guarded=guarded,
+        guards_given=bool(given),
+    )
+
+
+def get_session(conn: HTTPConnection, name: str = "default") -> AsyncSession:
+    """Return the session of a request or WebSocket, opened when it is first asked for.
+
+    Args:
+        conn: The request or WebSocket.
+        name: The database's name, where there are several.
+
+    Raises:
+        ConfigurationError: `setup_database` was not called, or not for this name.
+        SessionClosedError: The request is over.
+    """
+    return unit_of(conn.scope, name).session
+
+
+def get_read_session(conn: HTTPConnection, name: str = "default") -> AsyncSession:
+    """Return the read session of a request or WebSocket: one round trip a statement, no writes.
+
+    Args:
+        conn: The request or WebSocket.
+        name: The database's name, where there are several.
+
+    Raises:
+        ConfigurationError: `setup_database` was not called, or not for this name.
+        SessionClosedError: The request is over.
+    """
+    return unit_of(conn.scope, name).read_session
+
+
+# What follows is shared with the FastAPI adapter.
+
+
+def make_database(
+    config: DatabaseConfig | None,
+    metadata: MetaData | None,
+    *,
+    create_all: bool,
+    session_class: type[AsyncSession] | None,
+) -> Database:
+    """Make the database of an application, with the session class named at its setup."""
+    if session_class is not None:
+        config = config or DatabaseConfig.from_env()
+        config = msgspec.structs.replace(config, session_class=session_class)
+    return Database(config, metadata=metadata, create_all=create_all)
+
+
+def install(
+    app: Starlette,
+    database: Database,
+    *,
+    path: str | None,
+    commit: CommitMode,
+    debug_token: str | None,
+    guarded: Callable[[str, Endpoint], BaseRoute],
+    guards_given: bool,
+) -> Database:
+    """Wire a database into an application: middleware, routes, error handlers and lifespan.
+
+    Args:
+        app: The application.
+        database: Its database, not started.
+        path: As in `setup_database`.
+        commit: As in `setup_database`.
+        debug_token: As in `setup_database`.
+        guarded: Makes a route that the application's guards stand before.
+        guards_given: Whether there are any.
+
+    Returns:
+        The database.
+    """
+    access = Access(database.config, guards_given=guards_given, debug_token=debug_token)
+    routes: list[BaseRoute] = []
+    if path is not None:
+        path = _checked_path(path)
+        routes += public_routes(database, path)
+        if access.mounted:
+            routes.append(guarded(f"{path}/debug", debug_endpoint(database, access)))
+    Installation.of(app).add(Installed(database, path, commit, tuple(routes)))
+    logs.enable()
+    return database
+
+
+def _checked_path(path: str) -> str:
+    if not path.startswith("/") or "{" in path:
+        msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
+        raise ConfigurationError(msg)
+    return path.rstrip("/")
