@@ -62,7 +62,7 @@ class HistogramSnapshot(msgspec.Struct, frozen=True):
         for bound, hits in zip(BUCKETS, self.buckets, strict=False):
             seen += hits
             if seen >= rank:
-                return min(bound, self.maximum)
+                return min(float(bound), self.maximum)
         return self.maximum
 
 
@@ -82,8 +82,7 @@ class Histogram:
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._count += 1
         self._total += seconds
-        if seconds > self._maximum:
-            self._maximum = seconds
+        self._maximum = max(self._maximum, seconds)
 
     def snapshot(self) -> HistogramSnapshot:
         """Return what was recorded until now."""

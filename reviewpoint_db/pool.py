@@ -35,15 +35,13 @@ from reviewpoint_db.activity import Activity, CloseReason
 from reviewpoint_db.backend import Backend
 from reviewpoint_db.errors import DatabaseUnavailableError, PoolTimeoutError
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.slots import DeadlinePassed, Slot, Slots
 from reviewpoint_db.sqlstate import is_transient_connect
 
 __all__ = ["CLOSE_TIMEOUT", "ElasticPool", "connect_budget"]
 
 #: Seconds that a graceful close may take before the connection is cut.
 CLOSE_TIMEOUT: Final = 2.0
-#: Seconds between two attempts to connect during an outage, before jitter; doubled up to the longest.
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 #: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
 _LIFETIME_JITTER: Final = 0.1
 #: Seconds left to an attempt that starts at its deadline: it must fail, not wait for ever.
@@ -51,32 +49,11 @@ _SOON: Final = 0.001
 #: How many holders the text of a PoolTimeoutError names.
 _NAMED_HOLDERS: Final = 5
 _STAMP: Final = "reviewpoint_db"
+#: Reasons to close a connection that could not be trusted any more.
+_UNFIT: Final = ("lost", "ping_failed", "invalidated", "unclean")
 
 #: Seconds that the connect under way may take; read by the engine's `do_connect` listener.
 connect_budget: ContextVar[float | None] = ContextVar("reviewpoint_db_connect_budget", default=None)
-
-
-class _Slot:
-    """The right to open one connection."""
-
-
-_SLOT: Final = _Slot()
-_Lease = ConnectionPoolEntry | _Slot
-
-
-class _Waiter:
-    """One who waits, with the ticket of his arrival."""
-
-    __slots__ = ("future", "served", "ticket")
-
-    def __init__(self, ticket: int, future: asyncio.Future[_Lease]) -> None:
-        self.ticket = ticket
-        self.future = future
-        self.served = False
-
-
-class _Expired(Exception):  # noqa: N818 - never leaves this module
-    """The deadline of a waiter passed."""
 
 
 class _Stamp:
@@ -86,8 +63,7 @@ class _Stamp:
 
     def __init__(self, now: float, lifetime: float) -> None:
         self.idle_since = now
-        # S311: spreads load, guards nothing.
-        early = random.random() * _LIFETIME_JITTER  # noqa: S311
+        early = random.random() * _LIFETIME_JITTER
         self.retire_at = now + lifetime * (1 - early) if lifetime > 0 else float("inf")
 
 
@@ -130,24 +106,19 @@ class ElasticPool(AsyncAdaptedQueuePool):
         super().__init__(
             creator, pool_size=pool_size, max_overflow=max_overflow, timeout=timeout, **kw
         )
-        assert backend is not None and activity is not None  # create_engine gives both
+        assert backend is not None  # create_engine gives both
+        assert activity is not None
         self._backend = backend
         self._activity = activity
-        self._limit = float("inf") if max_overflow < 0 else pool_size + max_overflow
         self._lifetime = recycle
         self._idle_timeout = idle_timeout
         self._ping_after_idle = ping_after_idle
         self._connect_timeout = connect_timeout
-        self._idle: deque[ConnectionPoolEntry] = deque()
-        self._waiters: deque[_Waiter] = deque()
+        self._slots: Slots[ConnectionPoolEntry] = Slots(
+            float("inf") if max_overflow < 0 else pool_size + max_overflow
+        )
         self._tickets = itertools.count()
         self._leased: set[ConnectionPoolEntry] = set()
-        self._total = 0  # open, being opened or being closed
-        #: Monotonic seconds since which neither a connection nor a slot was free, or None.
-        self.full_since: float | None = None
-        self._outage: Exception | None = None  # why the last connect failed, while none succeeds
-        self._failed_probes = 0
-        self._probe: asyncio.TimerHandle | None = None
         self._suspect_since = float("-inf")
         self._disposed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -162,7 +133,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         loop = self._loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         ticket = next(self._tickets)
-        lease = self._take()
+        lease = self._slots.take()
         queued = lease is None
         try:
             if lease is None:
@@ -175,39 +146,33 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self._activity.acquired(id(record), time.perf_counter() - started, queued=queued)
         return record
 
-    def _take(self) -> _Lease | None:
-        """Take what is free, if nobody waits for it already."""
-        lease: _Lease | None = None
-        if not self._waiters:
-            if self._idle:
-                lease = self._idle.pop()
-            elif self._total < self._limit and self._outage is None:
-                self._total += 1
-                lease = _SLOT
-        if not self._idle and self._total >= self._limit and self.full_since is None:
-            self.full_since = time.monotonic()
-        return lease
+    def _wait(self, ticket: int, deadline: float) -> ConnectionPoolEntry | Slot:
+        try:
+            return await_only(self._slots.wait(ticket, deadline))
+        except DeadlinePassed:
+            raise self._expired() from self._slots.outage
 
-    def _settle(self, lease: _Lease, ticket: int, deadline: float) -> ConnectionPoolEntry:
+    def _settle(
+        self, lease: ConnectionPoolEntry | Slot, ticket: int, deadline: float
+    ) -> ConnectionPoolEntry:
         """Turn a lease into a verified connection, however many attempts the deadline allows."""
         while True:
-            if not isinstance(lease, _Slot) and self._verified(lease, deadline):
+            if not isinstance(lease, Slot) and self._verified(lease, deadline):
                 return lease
             # From here on we hold a slot, be it that of the connection just discarded.
             try:
                 record = self._open(deadline)
             except Exception as error:
                 if not is_transient_connect(error):
-                    self._recovered()
-                    self._free_slot()
+                    self._slots.recovered()
+                    self._slots.free()
                     raise _wrapped(error) from error
-                self._outage = error
-                self._free_slot()
+                self._slots.failed(error)
             except BaseException:
-                self._free_slot()
+                self._slots.free()
                 raise
             else:
-                self._recovered()
+                self._slots.recovered()
                 return record
             lease = self._wait(ticket, deadline)
 
@@ -217,18 +182,18 @@ class ElasticPool(AsyncAdaptedQueuePool):
         driver = record.driver_connection
         now = time.monotonic()
         reason: CloseReason
-        if driver is None or stamp is None:
-            reason = "invalidated"
-        elif self._backend.is_closed(driver):
+        if driver is None or stamp is None or self._backend.is_closed(driver):
             reason = "lost"
         elif now >= stamp.retire_at:
             reason = "lifetime"
-        elif not self._backend.needs_ping or (
-            now - stamp.idle_since <= self._ping_after_idle
-            and stamp.idle_since > self._suspect_since
+        elif (
+            not self._backend.needs_ping
+            or (
+                now - stamp.idle_since <= self._ping_after_idle
+                and stamp.idle_since > self._suspect_since
+            )
+            or self._ping(record, driver, deadline)
         ):
-            return True
-        elif self._ping(record, driver, deadline):
             return True
         else:
             reason = "ping_failed"
@@ -250,7 +215,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             self._backend.terminate(driver)
             record.invalidate()
             self._activity.connection_closed("ping_failed")
-            self._free_slot()
+            self._slots.free()
             raise
         return True
 
@@ -271,98 +236,19 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self._activity.connection_opened(time.perf_counter() - started)
         return record
 
-    # -- waiting ----------------------------------------------------------------------------
-
-    def _wait(self, ticket: int, deadline: float) -> _Lease:
-        """Queue by ticket until something is handed over or the deadline passes."""
-        waiter = _Waiter(ticket, self._running_loop.create_future())
-        self._enqueue(waiter)
-        expiry = self._running_loop.call_at(deadline, _expire, waiter.future)
-        try:
-            lease: _Lease = await_only(waiter.future)
-        except _Expired:
-            raise self._expired() from self._outage
-        except BaseException:  # cancelled, perhaps in the very moment in which it was served
-            if waiter.served:
-                self._pass_on(waiter.future.result())
-            raise
-        finally:
-            expiry.cancel()
-            if not waiter.served:
-                self._waiters.remove(waiter)
-        return lease
-
-    def _enqueue(self, waiter: _Waiter) -> None:
-        """Put a waiter behind all who arrived before; one whose connect failed keeps his place."""
-        place = len(self._waiters)
-        while place and self._waiters[place - 1].ticket > waiter.ticket:
-            place -= 1
-        self._waiters.insert(place, waiter)
-
-    def _hand_over(self, lease: _Lease) -> bool:
-        """Give a lease to the first who waits; False when nobody does."""
-        for waiter in self._waiters:
-            if not waiter.future.done():
-                self._waiters.remove(waiter)
-                waiter.served = True
-                waiter.future.set_result(lease)
-                return True
-        return False
-
-    def _pass_on(self, lease: _Lease) -> None:
-        """Give away what a cancelled waiter was handed."""
-        if isinstance(lease, _Slot):
-            self._free_slot()
-        elif not self._hand_over(lease):
-            self._keep(lease)
-
-    def _free_slot(self) -> None:
-        """Give up a slot: to the first who waits, unless the database accepts nobody."""
-        if self._outage is None and self._hand_over(_SLOT):
-            return
-        self._total -= 1
-        self.full_since = None
-        if self._outage is not None and self._probe is None:
-            pause = min(_FIRST_PAUSE * 2**self._failed_probes, _LONGEST_PAUSE)
-            # S311: spreads load, guards nothing.
-            pause *= random.uniform(0.5, 1.5)  # noqa: S311
-            self._failed_probes += 1
-            self._probe = self._running_loop.call_later(pause, self._send_probe)
-
-    def _send_probe(self) -> None:
-        """Let the first who waits try to connect; when nobody waits, the next arrival will."""
-        self._probe = None
-        self._total += 1
-        if not self._hand_over(_SLOT):
-            self._total -= 1
-            self._recovered()
-
-    def _recovered(self) -> None:
-        """The database answers: let everybody connect who finds a free slot."""
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe = None
-        self._outage = None
-        self._failed_probes = 0
-        while self._total < self._limit and self._waiters:
-            self._total += 1
-            if not self._hand_over(_SLOT):
-                self._total -= 1
-                return
-
     def _expired(self) -> Exception:
         self._activity.acquire_timed_out()
-        waiting = len(self._waiters)
-        if self._outage is not None:
+        waiting = self._slots.waiting
+        if self._slots.outage is not None:
             return DatabaseUnavailableError(
                 f"Database {self._activity.name!r} accepted no connection within "
-                f"{self._timeout:g} s (last attempt: {safe_error(self._outage)}; {waiting} waiting). "
+                f"{self._timeout:g} s (last attempt: {safe_error(self._slots.outage)}; {waiting} waiting). "
                 "It is retried by itself; check that the server runs and the URL is right."
             )
         held = "; ".join(str(holder) for holder in self._activity.holders()[:_NAMED_HOLDERS])
         error = PoolTimeoutError(
             f"No connection of database {self._activity.name!r} became free within "
-            f"{self._timeout:g} s: all {self._total} (pool.size {self.size()} + pool.max_overflow "
+            f"{self._timeout:g} s: all {self._slots.total} (pool.size {self.size()} + pool.max_overflow "
             f"{self._max_overflow}) are in use, {waiting} waiting. Held by: {held or 'nobody'}. "
             "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
             "or raise pool.size."
@@ -373,11 +259,14 @@ class ElasticPool(AsyncAdaptedQueuePool):
     # -- return -----------------------------------------------------------------------------
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        loop = self._running_loop
-        if asyncio._get_running_loop() is loop:
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
             self._take_back(record)
-        elif not loop.is_closed():  # the garbage collector runs in any thread
-            loop.call_soon_threadsafe(self._take_back, record)
+        elif not self._running_loop.is_closed():  # the garbage collector runs in any thread
+            self._running_loop.call_soon_threadsafe(self._take_back, record)
 
     def _take_back(self, record: ConnectionPoolEntry) -> None:
         self._activity.released(id(record))
@@ -386,7 +275,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         driver = record.driver_connection
         if driver is None or stamp is None:
             self._activity.connection_closed("invalidated")
-            self._free_slot()
+            self._slots.free()
         elif self._backend.is_closed(driver):
             self._close_soon(record, "lost")
         elif self._backend.in_transaction(driver):
@@ -398,22 +287,19 @@ class ElasticPool(AsyncAdaptedQueuePool):
             self._close_soon(record, "lifetime")
         else:
             stamp.idle_since = now
-            if not self._hand_over(record):
-                self._keep(record)
+            if self._slots.offer(record) and self._upkeep is None:
+                self._schedule_upkeep()
 
-    def _keep(self, record: ConnectionPoolEntry) -> None:
-        self._idle.append(record)
-        self.full_since = None
-        if self._upkeep is None:
-            self._upkeep = self._running_loop.call_later(self._upkeep_interval, self._maintain)
+    def _schedule_upkeep(self) -> None:
+        self._upkeep = self._running_loop.call_later(self._upkeep_interval, self._maintain)
 
     def _maintain(self) -> None:
         """Retire what is idle for too long, too old or dead; runs while anything is idle."""
         self._upkeep = None
         now = time.monotonic()
         kept: deque[ConnectionPoolEntry] = deque()
-        total = self._total
-        for record in self._idle:  # the longest idle first
+        total = self._slots.total
+        for record in self._slots.idle:  # the longest idle first
             stamp, driver = _stamp_of(record), record.driver_connection
             if stamp is None or driver is None or self._backend.is_closed(driver):
                 self._close_soon(record, "lost")
@@ -424,9 +310,9 @@ class ElasticPool(AsyncAdaptedQueuePool):
                 self._close_soon(record, "idle")
             else:
                 kept.append(record)
-        self._idle = kept
+        self._slots.idle = kept
         if kept:
-            self._upkeep = self._running_loop.call_later(self._upkeep_interval, self._maintain)
+            self._schedule_upkeep()
 
     def _close_soon(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
         """Close a connection outside of anybody's request; its slot is free afterwards."""
@@ -441,7 +327,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
                 await self._backend.close(record.driver_connection, CLOSE_TIMEOUT)
             await greenlet_spawn(record.invalidate)
         finally:
-            self._free_slot()
+            self._slots.free()
 
     # -- the whole pool -----------------------------------------------------------------------
 
@@ -455,9 +341,9 @@ class ElasticPool(AsyncAdaptedQueuePool):
         if self._upkeep is not None:
             self._upkeep.cancel()
             self._upkeep = None
-        for record in self._idle:
+        for record in self._slots.idle:
             self._close_soon(record, "disposed")
-        self._idle.clear()
+        self._slots.idle.clear()
         if self._closings:
             await_only(asyncio.wait(self._closings))
 
@@ -469,12 +355,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def abandon(self) -> None:
         """Cut all connections of a pool whose event loop is closed."""
-        for record in (*self._idle, *self._leased):
+        for record in (*self._slots.idle, *self._leased):
             if record.driver_connection is not None:
                 self._backend.abandon(record.driver_connection)
-        self._idle.clear()
+        self._slots.idle.clear()
         self._leased.clear()
-        self._total = 0
+        self._slots.total = 0
 
     def recreate(self) -> ElasticPool:
         """Return an empty pool with the same settings and the same `Activity`."""
@@ -501,7 +387,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def checkedin(self) -> int:
         """Return the number of idle connections."""
-        return len(self._idle)
+        return len(self._slots.idle)
 
     def checkedout(self) -> int:
         """Return the number of connections that are in use."""
@@ -509,19 +395,29 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def overflow(self) -> int:
         """Return the number of open connections beyond `size()`; never negative."""
-        return max(0, self._total - self.size())
+        return max(0, self._slots.total - self.size())
+
+    def invalidated(self) -> int:
+        """Return how many connections were closed because they could not be trusted any more."""
+        closed = self._activity.snapshot().closed
+        return sum(closed.get(reason, 0) for reason in _UNFIT)
 
     def total(self) -> int:
         """Return the number of connections that are open, being opened or being closed."""
-        return self._total
+        return self._slots.total
 
     def waiting(self) -> int:
         """Return the number of tasks that wait for a connection."""
-        return len(self._waiters)
+        return self._slots.waiting
+
+    @property
+    def full_since(self) -> float | None:
+        """Monotonic seconds since which neither a connection nor a slot was free, or None."""
+        return self._slots.full_since
 
     def outage(self) -> str | None:
         """Return why the database accepts no connection at present, or None."""
-        return safe_error(self._outage) if self._outage is not None else None
+        return safe_error(self._slots.outage) if self._slots.outage is not None else None
 
     @property
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -533,11 +429,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
 def _stamp_of(record: ConnectionPoolEntry) -> _Stamp | None:
     info = record.record_info
     return info.get(_STAMP) if info else None
-
-
-def _expire(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(_Expired())
 
 
 def _wrapped(error: Exception) -> Exception:

@@ -46,8 +46,7 @@ async def run_with_retries(
                 raise
             logger.debug("A transaction lost ({}) and is run again", code_of(error))
         pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-        # S311: spreads load, guards nothing.
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
         attempt += 1
 
 

@@ -257,7 +257,7 @@ def _refuse_writes(
     _statement: str,
     _parameters: object,
     context: Any,
-    _executemany: bool,  # noqa: FBT001 - SQLAlchemy's signature
+    _executemany: bool,
 ) -> None:
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         raise ReadOnlySessionError(

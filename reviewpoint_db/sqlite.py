@@ -47,7 +47,7 @@ class SQLite:
     async def ping(self, driver: Any, timeout: float) -> None:
         """Nothing to find out: there is no server."""
 
-    async def close(self, driver: Any, timeout: float) -> None:
+    async def close(self, driver: Any, timeout: float) -> None:  # noqa: ARG002 - ends by itself
         """Close the file and end the connection's thread."""
         with contextlib.suppress(Exception):
             await driver.close()

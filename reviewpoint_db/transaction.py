@@ -6,8 +6,6 @@ No framework is known here; `asgi.py` calls both at the right moments.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -256,8 +254,14 @@ class _Hooks:
             return
         # The savepoint is released: its functions now depend on what is around it.
         self._waiting = [
-            (nested.parent if at is nested and nested.parent and nested.parent.nested else
-             None if at is nested else at, fn)
+            (
+                nested.parent
+                if at is nested and nested.parent and nested.parent.nested
+                else None
+                if at is nested
+                else at,
+                fn,
+            )
             for at, fn in self._waiting
         ]
 
