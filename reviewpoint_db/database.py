@@ -196,8 +196,8 @@ class Database:
         """
         self.begin_draining()
         deadline = time.monotonic() + timeout
-        # ASYNC110: polled, because a connection may be returned in any of several loops and threads.
-        while self._in_use():  # noqa: ASYNC110
+        # Polled, because a connection may be returned in any of several loops and threads.
+        while self._in_use():
             if time.monotonic() >= deadline:
                 held = "; ".join(str(holder) for holder in self.activity.holders())
                 logger.warning("Connections of {!r} are still in use: {}", self.name, held)
@@ -241,7 +241,8 @@ class Database:
         return True
 
     async def _create_tables_later(self) -> None:
-        while not await self._create_tables():
+        # ASYNC110: no event says that a database is back.
+        while not await self._create_tables():  # noqa: ASYNC110
             await asyncio.sleep(_SCHEMA_RETRY)
 
     # -- sessions ---------------------------------------------------------------------------
