@@ -7,6 +7,7 @@ as a reader and then writes cannot wait for the writer before it, it fails at on
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import tempfile
@@ -45,7 +46,9 @@ class SQLite:
             return False
 
     async def ping(self, driver: Any, timeout: float) -> None:
-        """Nothing to find out: there is no server."""
+        """Read the file's header, which tells that the file is there and a database."""
+        async with asyncio.timeout(timeout), driver.execute("PRAGMA schema_version") as cursor:
+            await cursor.fetchone()
 
     async def close(self, driver: Any, timeout: float) -> None:  # noqa: ARG002 - ends by itself
         """Close the file and end the connection's thread."""

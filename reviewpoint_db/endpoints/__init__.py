@@ -1,0 +1,1 @@
+"""The routes below `/db`, as functions without a framework: a database in, a `Reply` out."""

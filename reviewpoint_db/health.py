@@ -1,0 +1,305 @@
+"""Is the database there? An answer within a deadline, whatever state everything else is in.
+
+Three things make the answer trustworthy: however many ask at once, one check runs (single flight);
+it ends at its deadline, also against a server that says nothing; and when the pool is full it goes
+around it by a connection of its own, so that "the pool is full" is never told as "the database is
+down".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import msgspec
+from sqlalchemy.util import greenlet_spawn
+
+from reviewpoint_db.context import current_origin, current_units
+from reviewpoint_db.engine import backend_of, elastic_pool
+from reviewpoint_db.pool import connect_budget
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.sqlstate import code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from reviewpoint_db.config import DatabaseConfig
+
+__all__ = (
+    "SATURATED_AFTER",
+    "Cause",
+    "Check",
+    "CheckResult",
+    "HealthProbe",
+    "HealthReport",
+    "Status",
+    "check_health",
+)
+
+Status = Literal["healthy", "degraded", "unhealthy"]
+Cause = Literal["unreachable", "saturated", "check_failed"]
+Check = Callable[[], Awaitable[bool | None]]
+
+#: Seconds without a free slot after which a pool counts as saturated.
+SATURATED_AFTER: Final = 5.0
+_Timing = tuple[float, float]  # seconds: connecting, and one round trip
+_TOO_MANY_CLIENTS: Final = "53300"
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the things that were looked at.
+
+    Args:
+        name: "connection", "pool", or the name an application gave to its own check.
+        status: What it says by itself.
+        connected_in: Seconds until a connection was there, for "connection".
+        latency: Seconds it took then; None where nothing was measured.
+        detail: What is wrong, safe to show; None when nothing is.
+        code: The database's error code, where there is one.
+    """
+
+    name: str
+    status: Status
+    connected_in: float | None = None
+    latency: float | None = None
+    detail: str | None = None
+    code: str | None = None
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a database at one moment.
+
+    Args:
+        status: "healthy"; "degraded": reachable, but the pool has been full for `SATURATED_AFTER`;
+            "unhealthy": unreachable, or a check of the application failed.
+        cause: Why it is not healthy.
+        connected_in: Seconds until a connection was there; None when there was none.
+        latency: Seconds of one round trip on it.
+        checked_at: When the check ended.
+        checks: What was looked at: "connection", "pool", then the application's own.
+    """
+
+    status: Status
+    cause: Cause | None
+    connected_in: float | None
+    latency: float | None
+    checked_at: datetime
+    checks: tuple[CheckResult, ...]
+
+
+class _Database(Protocol):
+    """What a check needs of a `Database`, which stands below this module."""
+
+    @property
+    def config(self) -> DatabaseConfig: ...
+
+    @property
+    def engine(self) -> AsyncEngine: ...
+
+    @property
+    def checks(self) -> Mapping[str, Check]: ...
+
+    async def health(self) -> HealthReport: ...
+
+
+class HealthProbe:
+    """The health checks of one database, one at a time in each event loop.
+
+    Example:
+        >>> report = await HealthProbe(database).check()
+        >>> report.status
+        'healthy'
+
+    Args:
+        database: Whose configuration, engine and checks are used.
+    """
+
+    def __init__(self, database: _Database) -> None:
+        self._database = database
+        self._backend = backend_of(database.config)
+        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[HealthReport]] = (
+            WeakKeyDictionary()
+        )
+        self._late: set[asyncio.Task[CheckResult]] = set()
+
+    async def check(self) -> HealthReport:
+        """Check now, or join the check that is under way in this loop.
+
+        Returns:
+            The report, `health_timeout` seconds from now at the latest. Nothing is raised but the
+            caller's own cancellation, which leaves the check to those who also wait for it.
+        """
+        loop = asyncio.get_running_loop()
+        flight = self._flights.get(loop)
+        if flight is None or flight.done():
+            context = contextvars.copy_context()
+            # The check runs for itself, not for the request that happened to ask first.
+            context.run(current_units.set, None)
+            context.run(current_origin.set, "health check")
+            flight = loop.create_task(self._check(), context=context)
+            self._flights[loop] = flight
+        return await asyncio.shield(flight)
+
+    async def _check(self) -> HealthReport:
+        timeout = self._database.config.health_timeout
+        checks = {
+            "connection": asyncio.create_task(self._connection(timeout)),
+            **{
+                name: asyncio.create_task(_own_check(name, check))
+                for name, check in self._database.checks.items()
+            },
+        }
+        try:
+            await asyncio.wait(checks.values(), timeout=timeout)
+        finally:
+            for task in checks.values():
+                if not task.done():
+                    self._leave(task)
+        results = [_result(name, task, timeout) for name, task in checks.items()]
+        connection = results.pop(0)
+        return _report(connection, self._pool(), results)
+
+    def _leave(self, task: asyncio.Task[CheckResult]) -> None:
+        """Cancel what is late without waiting for it: what hangs may hang in its cleanup too."""
+        task.cancel()
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _connection(self, timeout: float) -> CheckResult:
+        """Make one round trip: through the pool when it has room, else beside it."""
+        started = time.perf_counter()
+        full = False
+        try:
+            pool = elastic_pool(self._database.engine)
+            full = pool is not None and pool.full_since is not None
+            around = full or (pool is not None and pool.outage() is not None)
+            timing = None if around else await self._ping_pooled(timeout / 2)
+            if timing is None:
+                timing = await self._ping_beside(started + timeout)
+        except Exception as error:  # noqa: BLE001  a check reports, it never raises
+            return _failed("connection", error, pool_full=full)
+        return CheckResult(
+            name="connection", status="healthy", connected_in=timing[0], latency=timing[1]
+        )
+
+    async def _ping_pooled(self, timeout: float) -> _Timing | None:
+        """Ping by a connection of the pool; None when that fails, without saying why."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout), self._database.engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                connected = time.perf_counter()
+                await self._backend.ping(driver, timeout)
+                return connected - started, time.perf_counter() - connected
+        except Exception:  # noqa: BLE001  the connection beside the pool tells the cause
+            return None
+
+    async def _ping_beside(self, deadline: float) -> _Timing:
+        """Ping by a connection that is opened for it, and counted nowhere."""
+        started = time.perf_counter()
+        token = connect_budget.set(_remaining(deadline))
+        try:
+            # SQLAlchemy has no public way to connect as an engine does, but outside of its pool.
+            connect = self._database.engine.pool._create_connection  # noqa: SLF001
+            record: Any = await greenlet_spawn(connect)
+        finally:
+            connect_budget.reset(token)
+        connected = time.perf_counter()
+        driver = record.driver_connection
+        try:
+            await self._backend.ping(driver, _remaining(deadline))
+            latency = time.perf_counter() - connected
+            await self._backend.close(driver, _remaining(deadline))
+        except BaseException:
+            self._backend.terminate(driver)
+            raise
+        finally:
+            # The driver's connection is closed by now, so that this waits for nothing.
+            await greenlet_spawn(record.invalidate)
+        return connected - started, latency
+
+    def _pool(self) -> CheckResult:
+        try:
+            pool = elastic_pool(self._database.engine)
+        except Exception as error:  # noqa: BLE001  an engine that cannot be made has no pool
+            return CheckResult(name="pool", status="unhealthy", detail=safe_error(error))
+        since = None if pool is None else pool.full_since
+        full_for = 0.0 if since is None else time.monotonic() - since
+        if full_for < SATURATED_AFTER:
+            return CheckResult(name="pool", status="healthy")
+        detail = f"no free connection for {full_for:.0f} s"
+        return CheckResult(name="pool", status="degraded", detail=detail)
+
+
+async def check_health(database: _Database) -> HealthReport:
+    """Check a database; the same as `await database.health()`.
+
+    Args:
+        database: The database to check.
+
+    Returns:
+        The report, `health_timeout` seconds from now at the latest.
+    """
+    return await database.health()
+
+
+async def _own_check(name: str, check: Check) -> CheckResult:
+    """Run a check of the application: it fails by raising or by returning False."""
+    started = time.perf_counter()
+    try:
+        passed = await check()
+    except Exception as error:  # noqa: BLE001  foreign code, and a check reports, it never raises
+        return _failed(name, error)
+    latency = time.perf_counter() - started
+    if passed is False:
+        return CheckResult(name=name, status="unhealthy", latency=latency, detail="failed")
+    return CheckResult(name=name, status="healthy", latency=latency)
+
+
+def _failed(name: str, error: Exception, *, pool_full: bool = False) -> CheckResult:
+    code = code_of(error)
+    # A server that says "too many clients" to us, while our own pool holds connections, is there.
+    there = pool_full and code == _TOO_MANY_CLIENTS
+    return CheckResult(
+        name=name,
+        status="degraded" if there else "unhealthy",
+        detail=safe_error(error),
+        code=code,
+    )
+
+
+def _result(name: str, task: asyncio.Task[CheckResult], timeout: float) -> CheckResult:
+    if task.done() and not task.cancelled():
+        return task.result()
+    return CheckResult(name=name, status="unhealthy", detail=f"no answer within {timeout:g} s")
+
+
+def _report(connection: CheckResult, pool: CheckResult, others: list[CheckResult]) -> HealthReport:
+    status: Status = "healthy"
+    cause: Cause | None = None
+    if connection.status == "unhealthy":
+        status, cause = "unhealthy", "unreachable"
+    elif any(other.status == "unhealthy" for other in others):
+        status, cause = "unhealthy", "check_failed"
+    elif "degraded" in {connection.status, pool.status}:
+        status, cause = "degraded", "saturated"
+    return HealthReport(
+        status=status,
+        cause=cause,
+        connected_in=connection.connected_in,
+        latency=connection.latency,
+        checked_at=datetime.now(UTC),
+        checks=(connection, pool, *others),
+    )
+
+
+def _remaining(deadline: float) -> float:
+    """Seconds until the deadline; a little more than none, since 0 means no limit to some."""
+    return max(deadline - time.perf_counter(), 0.001)
