@@ -96,13 +96,14 @@ def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
         # On a connection that is already known to be lost, COMMIT is never sent.
-        driver = connection.connection.driver_connection
-        lost = driver is None or backend.is_closed(driver)
-        connection.info[_PHASE] = "begin" if lost else "commit"
+        if not connection.invalidated:
+            lost = backend.is_closed(connection.connection.driver_connection)
+            connection.info[_PHASE] = "begin" if lost else "commit"
 
     @event.listens_for(engine, "rollback")
     def rollback(connection: Connection) -> None:
-        connection.info[_PHASE] = "rollback"
+        if not connection.invalidated:  # else `info` would ask for another connection
+            connection.info[_PHASE] = "rollback"
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> BaseException | None:
