@@ -9,6 +9,7 @@ application's own exception handlers and with the headers that its other middlew
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
@@ -19,6 +20,8 @@ from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.transaction import CommitMode, UnitOfWork
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from reviewpoint_db.database import Database
 
 __all__ = ["CommitMiddleware", "UnitOfWorkMiddleware", "unit_of"]
@@ -67,9 +70,10 @@ class UnitOfWorkMiddleware:
         database: Whose sessions they are.
         commit: Who commits.
         origin: Names the handler of a scope.
+        open_session: Opens the session of a scope in the database's place.
     """
 
-    __slots__ = ("_app", "_commit", "_database", "_name", "_origin")
+    __slots__ = ("_app", "_commit", "_database", "_name", "_open_session", "_origin")
 
     def __init__(
         self,
@@ -78,12 +82,14 @@ class UnitOfWorkMiddleware:
         *,
         commit: CommitMode = "manual",
         origin: Callable[[Scope], str],
+        open_session: Callable[[Scope], AsyncSession] | None = None,
     ) -> None:
         self._app = app
         self._database = database
         self._name = database.name
         self._commit = commit
         self._origin = origin
+        self._open_session = open_session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -95,6 +101,7 @@ class UnitOfWorkMiddleware:
             commit=self._commit,
             origin=lambda: self._origin(scope),
             request_id=lambda: _request_id(scope),
+            open_session=partial(self._open_session, scope) if self._open_session else None,
         )
         units: dict[str, UnitOfWork] = scope.setdefault(_UNITS, {})
         outer = units.get(self._name)
@@ -119,14 +126,23 @@ class CommitMiddleware:
         app: What it wraps.
         database: Whose sessions they are.
         answer: Answers a COMMIT error by the application's own exception handlers.
+        commits: Says of a response's status whether it is a success, which commits.
     """
 
-    __slots__ = ("_answer", "_app", "_name")
+    __slots__ = ("_answer", "_app", "_commits", "_name")
 
-    def __init__(self, app: ASGIApp, database: Database, *, answer: Answer) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        database: Database,
+        *,
+        answer: Answer,
+        commits: Callable[[int], bool] = lambda status: status < 400,
+    ) -> None:
         self._app = app
         self._name = database.name
         self._answer = answer
+        self._commits = commits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -145,7 +161,7 @@ class CommitMiddleware:
             nonlocal failed, started
             kind = message["type"]
             if kind == "http.response.start":
-                succeeded = message["status"] < 400
+                succeeded = self._commits(message["status"])
                 if unit.opened:
                     try:
                         await unit.finish(succeeded=succeeded)

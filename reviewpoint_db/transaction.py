@@ -40,6 +40,7 @@ class UnitOfWork:
         commit: Who commits.
         origin: Names the handler for log lines and the list of holders, when asked.
         request_id: Returns the request's id, when asked.
+        open_session: Opens the session in the database's place.
 
     Example:
         >>> unit = database.unit_of_work(commit="autocommit")
@@ -51,6 +52,7 @@ class UnitOfWork:
     __slots__ = (
         "_commit",
         "_database",
+        "_open_session",
         "_origin",
         "_read_session",
         "_released",
@@ -66,8 +68,10 @@ class UnitOfWork:
         commit: CommitMode = "manual",
         origin: Callable[[], str] | None = None,
         request_id: Callable[[], str | None] | None = None,
+        open_session: Callable[[], AsyncSession] | None = None,
     ) -> None:
         self._database = database
+        self._open_session = open_session or database.open_session
         self._commit = commit
         self._origin: Callable[[], str] | str | None = origin
         self._request_id = request_id
@@ -86,7 +90,7 @@ class UnitOfWork:
         """
         if self._session is None:
             self._refuse_after_release()
-            self._session = self._database.open_session()
+            self._session = self._open_session()
         return self._session
 
     @property
