@@ -288,7 +288,8 @@ class DatabaseConfig(
         target = self._target if not read or self._read_target is None else self._read_target
         if target.backend == "sqlite":
             # The wait for another connection's lock is a part of acquiring.
-            return {"check_same_thread": False, "timeout": self.effective_pool.timeout}
+            timeout = target.url.query.get("timeout", self.effective_pool.timeout)
+            return {"check_same_thread": False, "timeout": float(str(timeout))}
         arguments: dict[str, Any] = {
             "timeout": self.connect_timeout,
             "command_timeout": self.query_timeout,

@@ -7,7 +7,6 @@ refused by name. https://www.postgresql.org/docs/current/libpq-connect.html
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,11 @@ _CHOICES = {
     "target_session_attrs": _SESSION_ATTRIBUTES,
     "gsslib": ("gssapi", "sspi"),
 }
+
+_SERVER_SETTINGS = ("application_name", "options")
+
+# asyncpg has arguments of the same names.
+_AS_GIVEN = ("krbsrvname", "passfile")
 
 # Parts of the address, taken out elsewhere.
 _ADDRESS = ("host", "port", "user", "password", "dbname")
@@ -85,6 +89,21 @@ _REFUSED: dict[str, str] = {
     "ssl_key": "the parameter's name is sslkey",
     "tcp_user_timeout": "query_timeout bounds every statement",
 }
+
+_KNOWN = frozenset(
+    {
+        *_ADDRESS,
+        *_AS_GIVEN,
+        *_CACHE_SIZES,
+        *_CHOICES,
+        *_REFUSED,
+        *_SERVER_SETTINGS,
+        *_TLS,
+        *_WITHOUT_EFFECT,
+        "connect_timeout",
+        "fallback_application_name",
+    }
+)
 
 Refuse = Callable[[str, str], Exception]
 """Makes the error for a problem and its fix; the caller knows the field and its redacted value."""
@@ -153,7 +172,14 @@ def connect_arguments(
     arguments: dict[str, Any] = {}
     # Of several values the last one counts, as in libpq.
     for name, value in dict(parts.query).items():
-        if name not in _ADDRESS and value:
+        if name not in _KNOWN:
+            # An `&` in a password makes a name of what follows it: not to be shown.
+            shown = "" if parts.has_secret_parameters else f" {name}"
+            raise refuse(
+                f"the URL has an unknown parameter{shown}",
+                "use libpq's names; a server setting is written options=-c%20name%3Dvalue",
+            )
+        if value:
             _translate(name, value, arguments, refuse)
     _set_ssl(parts, arguments, refuse)
     if len(hosts) > 1 or any(host.startswith("/") for host, _ in hosts):
@@ -176,19 +202,12 @@ def _translate(name: str, value: str, arguments: dict[str, Any], refuse: Refuse)
     elif name == "connect_timeout":
         # libpq's 0 is an endless wait.
         arguments["timeout"] = float(_whole_number(name, value, refuse, lowest=1))
-    elif name in {"application_name", "options"}:
+    elif name in _SERVER_SETTINGS:
         arguments.setdefault("server_settings", {})[name] = value
     elif name == "fallback_application_name":
         arguments.setdefault("server_settings", {}).setdefault("application_name", value)
-    elif name in {"krbsrvname", "passfile"}:
+    elif name in _AS_GIVEN:
         arguments[name] = value
-    elif name not in _TLS:
-        # A name out of a misread password must not be shown.
-        shown = f" {name}" if re.fullmatch(r"[a-z_]{2,40}", name) else ""
-        raise refuse(
-            f"the URL has an unknown parameter{shown}",
-            "use libpq's names; a server setting is written options=-c%20name%3Dvalue",
-        )
 
 
 def _set_ssl(parts: UrlParts, arguments: dict[str, Any], refuse: Refuse) -> None:
@@ -199,9 +218,7 @@ def _set_ssl(parts: UrlParts, arguments: dict[str, Any], refuse: Refuse) -> None
     dsn = {name: value for name in _DSN_ONLY if (value := parts.parameter(name))}
     if dsn.get("sslrootcert") == "system":
         dsn["sslrootcert"] = _system_certificates(mode, refuse)
-    for name in _SSL_FILES:
-        if name in dsn and not Path(dsn[name]).is_file():
-            raise refuse(f"the file of {name} does not exist", "give the path of a readable file")
+    _check_files(dsn, refuse)
     for name in ("ssl_min_protocol_version", "ssl_max_protocol_version"):
         if name in dsn:
             _one_of(name, dsn[name], _TLS_VERSIONS, refuse)
@@ -211,10 +228,33 @@ def _set_ssl(parts: UrlParts, arguments: dict[str, Any], refuse: Refuse) -> None
             raise refuse("sslnegotiation=direct needs TLS", "add sslmode=require or verify-full")
         arguments["direct_tls"] = True
     if dsn:
-        # The path keeps asyncpg from taking the query for a host; every other part is given apart.
-        arguments["dsn"] = "postgresql:///?" + urlencode(dsn)
+        # Every other part of the address is given apart.
+        arguments["dsn"] = "postgresql://?" + urlencode(dsn)
     if mode:
         arguments["ssl"] = mode
+
+
+def _check_files(given: dict[str, str], refuse: Refuse) -> None:
+    """Load the files once: asyncpg would do it, and fail, at the first connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if "sslkey" in given and "sslcert" not in given:
+        raise refuse("sslkey has no effect without sslcert", "add sslcert")
+    for name in _SSL_FILES:
+        if name in given and not Path(given[name]).is_file():
+            raise refuse(f"the file of {name} does not exist", "give the path of a readable file")
+    problem = None
+    try:
+        for name in ("sslrootcert", "sslcrl"):
+            if name in given:
+                context.load_verify_locations(cafile=given[name])
+        name = "sslcert"
+        if "sslkey" in given:
+            password = given.get("sslpassword", "")
+            context.load_cert_chain(given["sslcert"], given["sslkey"], lambda: password)
+    except OSError as error:
+        problem = f"the file of {name} cannot be loaded ({type(error).__name__})"
+    if problem is not None:
+        raise refuse(problem, "give a readable file in PEM format, and sslpassword for its key")
 
 
 def _system_certificates(mode: str | None, refuse: Refuse) -> str:

@@ -102,19 +102,24 @@ def scrub(error: BaseException) -> None:
     Args:
         error: SQLAlchemy's exception; the driver's when SQLAlchemy made none.
     """
-    if isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError)):
+    ours = isinstance(error, exc.SQLAlchemyError) or is_of_driver(error)
+    if not ours and isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError)):
         _withhold(error)
-    seen: set[int] = set()
+    done: set[int] = set()
     pending = [error]
     while pending:
         current = pending.pop()
-        if id(current) in seen:
+        if id(current) in done:
             continue
-        seen.add(id(current))
+        done.add(id(current))
         pending += _related(current)
-        if isinstance(current, exc.StatementError) and not isinstance(current, ReviewPointDBError):
+        if isinstance(current, ReviewPointDBError):
+            continue
+        if isinstance(current, exc.StatementError):
             _scrub_wrapper(current)
-        elif is_of_driver(current) and not isinstance(current, exc.StatementError):
+            done.add(id(current.orig))
+            pending += _related(current.orig) if current.orig is not None else ()
+        elif is_of_driver(current):
             _scrub_driver(current, None)
 
 
@@ -207,10 +212,6 @@ def _driver_text(error: BaseException, statement: str | None) -> str:
         return WITHHELD
     if isinstance(getattr(error, "sqlstate", None), str):
         return _server_text(error)
-    if isinstance(error, ValueError):
-        argument = re.search(r"\$\d+", str(error.args[0]))
-        place = f" for query argument {argument[0]}" if argument else ""
-        return f"invalid input{place}; {WITHHELD}"
     return str(error.args[0]) if error.args else type(error).__name__
 
 
@@ -220,9 +221,13 @@ def _server_text(error: Any) -> str:
     template = _CONSTRAINTS.get(code)
     if template is not None and all(name in names for name in re.findall(r"\{(\w+)\}", template)):
         return template.format(**names)
+    # asyncpg's own complaint, made before the statement was sent.
+    argument = re.match(r"invalid input for query argument \$\d+", str(error.args[0]))
+    if argument is not None:
+        return f"{argument[0]}; {WITHHELD}"
     # PL/pgSQL's RAISE can send any text under any code.
     raised = getattr(error, "server_source_function", None) == "exec_stmt_raise"
-    if code[:2] in _PLAIN_CLASSES and not raised and error.args:
+    if code[:2] in _PLAIN_CLASSES and not raised:
         return str(error.args[0])
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     named = "".join(f", {name.removesuffix('_name')} {value}" for name, value in names.items())

@@ -105,12 +105,18 @@ def is_transient_connect(error: BaseException) -> bool:
     code = code_of(error)
     if code is not None:
         return code in {"57P01", "57P02", "57P03", "53300"} or code.startswith("08")
-    for current in wrapped(error):
-        if isinstance(current, (ssl.SSLCertVerificationError, PermissionError)):
-            return False
-        if isinstance(current, OSError) or _is_without_primary(current):
-            return True
-    return False
+    return any(
+        _is_without_primary(current) or (isinstance(current, OSError) and not _will_stay(current))
+        for current in wrapped(error)
+    )
+
+
+def _will_stay(error: OSError) -> bool:
+    """Whether an error of the operating system or of TLS is one of configuration."""
+    if isinstance(error, ssl.SSLError):
+        # The server went away in the middle of the handshake.
+        return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError))
+    return isinstance(error, PermissionError)
 
 
 def _is_without_primary(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -143,6 +144,10 @@ def _understand_sqlite(parts: UrlParts, shown: str, problem: libpq.Refuse) -> Ta
                 f"{name} has no effect without uri=true", "write sqlite:///file:path?uri=true&..."
             )
         raise problem("the URL has an unknown parameter", f"use {', '.join(allowed)}, or none")
+    for name in ("cached_statements", "detect_types", "timeout"):
+        value = parts.parameter(name)
+        if value is not None and not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+            raise problem(f"{name} is not a number", "give 0 or more")
     url = URL.create("sqlite+aiosqlite", database=parts.database, query=dict(parts.query))
     return Target(url, shown, "sqlite", (), {})
 

@@ -28,7 +28,6 @@ _SHOWN_PARAMETERS = frozenset(
         "gsslib",
         "host",
         "krbsrvname",
-        "options",
         "passfile",
         "port",
         "ssl",
@@ -102,6 +101,11 @@ class UrlParts:
         query = "&".join(_show_parameter(name, value) for name, value in self.query)
         return f"{self.scheme}://{login}{hosts}{path}{'?' + query if query else ''}"
 
+    @property
+    def has_secret_parameters(self) -> bool:
+        """Whether a password stands among the parameters."""
+        return any(name in _SECRET_PARAMETERS for name, _ in self.query)
+
     def parameter(self, name: str) -> str | None:
         """The value of a parameter; of several the last one, as in libpq."""
         found = [value for key, value in self.query if key == name]
@@ -137,7 +141,9 @@ def split_url(url: str) -> UrlParts | None:
         return None
     authority = _authority(rest)
     path, _, query = rest[len(authority) :].partition("?")
-    if not scheme[1].lower().startswith("sqlite") and ("@" in authority or "@" in path):
+    if not scheme[1].lower().startswith("sqlite") and (
+        "@" in authority + path or (login and "@" in query)
+    ):
         return None
     hosts = _split_hosts(authority)
     parameters = _split_query(query)
@@ -194,7 +200,4 @@ def _split_query(query: str) -> tuple[tuple[str, str], ...] | None:
         if not equals:
             return None
         parameters.append((unquote(name), unquote(value)))
-    known = _SHOWN_PARAMETERS | _SECRET_PARAMETERS
-    if "@" in query and not all(name in known for name, _ in parameters):
-        return None
     return tuple(parameters)
