@@ -1,0 +1,13 @@
+"""The database of a Litestar application.
+
+    from litestar import Litestar
+    from reviewpoint_db.litestar import ReviewPointDBPlugin
+
+    app = Litestar(route_handlers=[...], plugins=[ReviewPointDBPlugin()])
+"""
+
+from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig
+from reviewpoint_db.litestar.middleware import get_read_session, get_session
+from reviewpoint_db.litestar.plugin import ReviewPointDBPlugin
+
+__all__ = ("ReviewPointDBPlugin", "SQLAlchemyAsyncConfig", "get_read_session", "get_session")

@@ -1,0 +1,141 @@
+"""How a database error is answered where the application has no handler of its own for it.
+
+The handlers here are registered as defaults: an application's handler for the same class, or for
+a class nearer to the error's own, wins. What they answer is shaped by the application where it
+says how its errors look (a handler for `HTTPException` or for the status), else by Litestar's
+own `{"status_code", "detail"}`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from advanced_alchemy.exceptions import RepositoryError
+from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException
+from litestar.exceptions.responses import (
+    ExceptionResponseContent,
+    create_debug_response,
+    create_exception_response,
+)
+from litestar.status_codes import HTTP_409_CONFLICT, HTTP_500_INTERNAL_SERVER_ERROR
+from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError
+from reviewpoint_db.litestar.middleware import is_logged, origin
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
+
+if TYPE_CHECKING:
+    from litestar.types import ExceptionHandlersMap
+
+__all__ = ("database_error_handler", "repository_error_handler")
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def database_error_handler(
+    retry_after: float,
+) -> Callable[[AnyRequest, SQLAlchemyError], Response[Any]]:
+    """Make the default handler of database errors.
+
+    Args:
+        retry_after: What a 503 asks the client to wait, in seconds.
+    """
+
+    def handle(request: AnyRequest, error: SQLAlchemyError) -> Response[Any]:
+        return _respond(request, error, answer_for(error, retry_after=retry_after))
+
+    return handle
+
+
+def repository_error_handler(
+    retry_after: float,
+) -> Callable[[AnyRequest, RepositoryError], Response[Any]]:
+    """Make the default handler of advanced-alchemy's errors.
+
+    One that was caused by a database error is told apart by SQLSTATE, as everywhere here; the
+    others are answered as advanced-alchemy does.
+
+    Args:
+        retry_after: What a 503 asks the client to wait, in seconds.
+    """
+
+    def handle(request: AnyRequest, error: RepositoryError) -> Response[Any]:
+        cause = error.__cause__
+        # Not every cause is the database's: "no row found" and "several rows found" are answers.
+        if not isinstance(cause, StatementError | PoolTimeout | ReviewPointDBError):
+            return exception_to_http_response(request, error)
+        answer = answer_for(error, retry_after=retry_after)
+        detail = answer.detail
+        # The text may be the application's own (`error_messages=`), and says more than ours; but
+        # advanced-alchemy's last resort is the statement itself.
+        if answer.status == HTTP_409_CONFLICT and error.detail and str(cause) not in error.detail:
+            detail = error.detail
+        return _respond(request, error, answer, detail=detail)
+
+    return handle
+
+
+def _respond(
+    request: AnyRequest, error: Exception, answer: ErrorAnswer, *, detail: str | None = None
+) -> Response[Any]:
+    _log(request, error, answer)
+    handlers = _handlers(request)
+    unknown = isinstance(error, CommitOutcomeUnknownError)
+    if answer.status == HTTP_500_INTERNAL_SERVER_ERROR:
+        # No different from any other bug, and answered by who answers those.
+        for key in (HTTP_500_INTERNAL_SERVER_ERROR, Exception):
+            if key in handlers:
+                return handlers[key](request, error)
+        if not unknown:
+            make = create_debug_response if request.app.debug else create_exception_response
+            return make(request, error)
+    retry = answer.retry_after
+    headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
+    http_error = HTTPException(
+        status_code=answer.status, detail=detail or answer.detail, headers=headers
+    )
+    for key in (answer.status, HTTPException):
+        if key in handlers:
+            response = handlers[key](request, http_error)
+            # A handler that makes its own response may have left the error's headers out.
+            response.headers = {**headers, **response.headers}
+            return response
+    # Litestar's create_exception_response() hides the detail of a 500, and for a COMMIT of unknown
+    # outcome that is the one thing that the client has to know.
+    return ExceptionResponseContent(
+        status_code=http_error.status_code,
+        detail=http_error.detail,
+        headers=headers,
+        media_type=MediaType.JSON,
+    ).to_response(request=request)
+
+
+def _handlers(request: AnyRequest) -> ExceptionHandlersMap:
+    """The application's handlers as they hold for this request, with its routers' and its own."""
+    route_handler = request.scope.get("route_handler")
+    if route_handler is None:  # raised before a route was found
+        return request.app.exception_handlers
+    handlers: ExceptionHandlersMap = route_handler.resolve_exception_handlers()
+    return handlers
+
+
+def _log(request: AnyRequest, error: Exception, answer: ErrorAnswer) -> None:
+    if is_logged(request.scope, error):
+        return
+    level = {409: "INFO", 503: "WARNING"}.get(answer.status, "ERROR")
+    hint = log_hint(error)
+    logger.log(
+        level,
+        "{} answered with {}: {}{}",
+        origin(request.scope),
+        answer.status,
+        safe_error(error),
+        f"; {hint}" if hint else "",
+    )

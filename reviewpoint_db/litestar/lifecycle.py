@@ -1,0 +1,74 @@
+"""An application's databases from its start to after its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from litestar.exceptions import ImproperlyConfiguredException
+
+from reviewpoint_db import default
+from reviewpoint_db.draining import on_sigterm
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from reviewpoint_db.activity import Event
+    from reviewpoint_db.database import Database
+
+__all__ = ("Lifecycle",)
+
+
+class Lifecycle:
+    """Starts databases before everything else of the application, and stops them after it.
+
+    Litestar ends its lifespans before the event listeners, and those before the `on_shutdown`
+    hooks; all of these may still use a database. So the start is a lifespan, and the stop is the
+    last `on_shutdown` hook, which Litestar also runs when the start has failed half-way.
+
+    Args:
+        databases: The application's.
+    """
+
+    def __init__(self, databases: Sequence[Database]) -> None:
+        self._databases = databases
+        self._running = AsyncExitStack()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
+        """Start; while the application runs, pass events on and drain at SIGTERM."""
+        with ExitStack() as serving:
+            for database in self._databases:
+                serving.callback(database.activity.subscribe(_forwarder(app)))
+                self._running.enter_context(default.use(database))
+                await self._running.enter_async_context(database)
+                serving.enter_context(on_sigterm(database.begin_draining))
+            yield
+        # What was sent on from other tasks and threads arrives before the emitter closes.
+        await asyncio.sleep(0)
+        for database in self._databases:
+            # Listeners still run now and may use the database a last time.
+            _emit(app, "db.stopped", {"database": database.name})
+
+    async def stop(self) -> None:
+        """Stop what was started, the last one first; the application may start again."""
+        running, self._running = self._running, AsyncExitStack()
+        await running.aclose()
+
+
+def _forwarder(app: Litestar) -> Any:
+    loop = asyncio.get_running_loop()
+
+    def forward(event: Event, data: dict[str, Any]) -> None:
+        # The database may be used from another loop's thread; the emitter belongs to this one.
+        loop.call_soon_threadsafe(_emit, app, event, data)
+
+    return forward
+
+
+def _emit(app: Litestar, event: Event, data: dict[str, Any]) -> None:
+    # Litestar raises it when an event has no listener.
+    with suppress(ImproperlyConfiguredException):
+        app.emit(event, **data)

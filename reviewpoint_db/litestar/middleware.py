@@ -1,0 +1,106 @@
+"""Where the unit of work meets Litestar: its sessions, its names for things, its error handlers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from litestar import Request
+
+from reviewpoint_db import asgi
+from reviewpoint_db.asgi import unit_of
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+    from litestar.connection import ASGIConnection
+    from litestar.handlers import HTTPRouteHandler
+    from litestar.types import Receive, Scope, Send
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ("CommitMiddleware", "answer", "get_read_session", "get_session", "is_logged", "origin")
+
+_FAILED_COMMIT: Final = "reviewpoint_db_failed_commit"
+
+
+def get_session(
+    connection: ASGIConnection[Any, Any, Any, Any], name: str = "default"
+) -> AsyncSession:
+    """Return the session of the running request, as its handler gets it.
+
+    For where Litestar injects nothing: guards, middleware, `before_request`.
+
+    Example:
+        >>> async def must_be_known(connection: ASGIConnection, _: BaseRouteHandler) -> None:
+        ...     name = connection.headers.get("x-user")
+        ...     if await get_session(connection).get(User, name) is None:
+        ...         raise NotAuthorizedException
+
+    Args:
+        connection: The request or WebSocket.
+        name: Which database, where there are several.
+
+    Raises:
+        ConfigurationError: This application has no database of this name.
+    """
+    return unit_of(connection.scope, name).session
+
+
+def get_read_session(
+    connection: ASGIConnection[Any, Any, Any, Any], name: str = "default"
+) -> AsyncSession:
+    """Return the read session of the running request; else like `get_session`."""
+    return unit_of(connection.scope, name).read_session
+
+
+def origin(scope: Any) -> str:
+    """Name the handler of a request, for log lines and the list of who holds connections."""
+    # The template, not the path: a path may bear a token.
+    method = scope.get("method", "WEBSOCKET")
+    return f"{method} {scope.get('path_template', '?')} {scope.get('route_handler', '')}".rstrip()
+
+
+async def answer(scope: Any, receive: Any, send: Any, error: Exception) -> None:
+    """Answer an error by the application's own exception handlers, though a response was begun.
+
+    The response's start never left: the COMMIT that failed stood before it. But Litestar noted it
+    as sent, and there is no public way to say otherwise. Both private names of Litestar that this
+    package uses are here; a test fails when they change.
+    """
+    from litestar._asgi.utils import wrap_in_exception_handler
+    from litestar.utils.scope.state import ScopeState
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    scope[_FAILED_COMMIT] = error
+    ScopeState.from_scope(scope).response_started = False
+    await wrap_in_exception_handler(fail)(scope, receive, send)
+
+
+def is_logged(scope: Any, error: Exception) -> bool:
+    """Whether an error has its line in the log already, as a failed COMMIT has."""
+    return scope.get(_FAILED_COMMIT) is error
+
+
+class CommitMiddleware(asgi.CommitMiddleware):
+    """Innermost: commits before anything of the response leaves."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection; nothing of one that fails stays in the response cache."""
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception:
+            if getattr(scope["route_handler"], "cache", False):
+                await _forget_cached(scope)
+            raise
+
+
+async def _forget_cached(scope: Any) -> None:
+    """Take a response out of the cache.
+
+    Litestar stores a stream before its last message is sent on to us, and so before its COMMIT.
+    """
+    app: Litestar = scope["litestar_app"]
+    config = app.response_cache_config
+    handler = cast("HTTPRouteHandler", scope["route_handler"])
+    key = (handler.cache_key_builder or config.key_builder)(Request(scope))
+    await config.get_store_from_app(app).delete(key)

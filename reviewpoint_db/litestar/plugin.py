@@ -1,0 +1,220 @@
+"""The plugin: a database in one line, `Litestar(..., plugins=[ReviewPointDBPlugin()])`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from advanced_alchemy.extensions.litestar import (
+    SQLAlchemyInitPlugin,
+    SQLAlchemyPlugin,
+    SQLAlchemySerializationPlugin,
+)
+from litestar.plugins import CLIPlugin
+
+from reviewpoint_db import logs
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.endpoints.access import Access
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, own_config
+from reviewpoint_db.litestar.commit import CommitRule
+from reviewpoint_db.litestar.setup import Binding, Setup
+
+if TYPE_CHECKING:
+    from advanced_alchemy.extensions.litestar import AlembicAsyncConfig
+    from click import Group
+    from litestar.config.app import AppConfig
+    from litestar.types import Guard
+    from sqlalchemy import MetaData
+
+    from reviewpoint_db.transaction import CommitMode
+
+__all__ = ("ReviewPointDBPlugin",)
+
+AlchemyConfigs = SQLAlchemyAsyncConfig | Sequence[SQLAlchemyAsyncConfig]
+
+
+class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
+    """Gives a Litestar application a database: sessions, health routes, commands, start and stop.
+
+    Handlers get `db_session` and `db_read_session`; nothing of a request is stored unless the
+    handler commits (`commit="manual"`) or its response is a success (`commit="autocommit"`). Two
+    databases need two plugins with different `DatabaseConfig.name`, `path` and session keys.
+
+    Example:
+        >>> @get("/")
+        ... async def index(db_session: AsyncSession) -> dict[str, int]:
+        ...     return {"answer": (await db_session.execute(text("select 42"))).scalar_one()}
+        >>> app = Litestar(route_handlers=[index], plugins=[ReviewPointDBPlugin()])
+
+    Args:
+        config: The settings; None reads them from the environment. Or the configuration of an
+            application written for advanced-alchemy's plugin, or a list of these.
+        path: What the routes are below; None for no routes. The second and later configurations of
+            a list have theirs below `{path}/{bind_key}`.
+        session_key: The handlers' name of the session.
+        read_session_key: The handlers' name of the read session.
+        commit: "manual": the handler commits, all else is rolled back. "autocommit": 2xx and 3xx
+            commit, everything else rolls back.
+        guards: Stand before the guarded routes (debug), which prod has only with them or a token.
+            The application's middleware runs before them, so that they know who asks.
+        debug_token: Asked for by the guarded routes; None takes REVIEWPOINT_DB_DEBUG_TOKEN.
+        metadata: The tables, for migrations and `create_all`.
+        create_all: Create the tables that are missing at the start; refused in prod.
+        alembic_config: Where the migrations are that `litestar database` runs.
+        include_in_schema: Show the routes in the application's OpenAPI schema.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it and the way out.
+    """
+
+    def __init__(
+        self,
+        config: DatabaseConfig | AlchemyConfigs | None = None,
+        *,
+        path: str | None = "/db",
+        session_key: str = "db_session",
+        read_session_key: str = "db_read_session",
+        commit: CommitMode = "manual",
+        guards: Sequence[Guard] | None = None,
+        debug_token: str | None = None,
+        metadata: MetaData | None = None,
+        create_all: bool = False,
+        alembic_config: AlembicAsyncConfig | None = None,
+        include_in_schema: bool = False,
+    ) -> None:
+        self._guards = tuple(guards or ())
+        self._debug_token = debug_token
+        self._include_in_schema = include_in_schema
+        path = _checked_path(path)
+        if config is None or isinstance(config, DatabaseConfig):
+            own = own_config(
+                Database(config, metadata=metadata, create_all=create_all),
+                session_key=session_key,
+                metadata=metadata,
+                alembic_config=alembic_config,
+            )
+            configs = [own]
+            own.serve()
+            self._bindings = [self._bind(own, CommitRule(commit), path, read_session_key, own=True)]
+        else:
+            configs = _checked_configs(config)
+            _refuse_what_they_say(
+                session_key=session_key != "db_session",
+                read_session_key=read_session_key != "db_read_session",
+                commit=commit != "manual",
+                metadata=metadata is not None,
+                create_all=create_all,
+                alembic_config=alembic_config is not None,
+            )
+            self._bindings = [
+                self._bind(
+                    one,
+                    one.serve(),
+                    path if path is None or one is configs[0] else f"{path}/{one.database.name}",
+                    _read_key(one.session_dependency_key),
+                    own=False,
+                )
+                for one in configs
+            ]
+        super().__init__(configs)
+
+    def _bind(
+        self,
+        alchemy: SQLAlchemyAsyncConfig,
+        rule: CommitRule,
+        path: str | None,
+        read_session_key: str,
+        *,
+        own: bool,
+    ) -> Binding:
+        return Binding(
+            alchemy=alchemy,
+            rule=rule,
+            path=path,
+            read_session_key=read_session_key,
+            access=Access(
+                alchemy.database.config,
+                guards_given=bool(self._guards),
+                debug_token=self._debug_token,
+            ),
+            guards=self._guards,
+            include_in_schema=self._include_in_schema,
+            own=own,
+        )
+
+    @property
+    def database(self) -> Database:
+        """The database; of a list of configurations, the first one's."""
+        return self._bindings[0].database
+
+    @property
+    def databases(self) -> dict[str, Database]:
+        """All databases of this plugin by their names."""
+        return {binding.database.name: binding.database for binding in self._bindings}
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Have the application changed, once for all plugins of this kind, after all others.
+
+        Raises:
+            ConfigurationError: Two of them have the same name, path or session key.
+        """
+        ours = [plugin for plugin in app_config.plugins if isinstance(plugin, ReviewPointDBPlugin)]
+        if self is ours[0]:
+            bindings = [binding for plugin in ours for binding in plugin._bindings]
+            setup = Setup(bindings)
+            # `litestar database` looks for exactly this plugin, and takes all configurations of
+            # the application from the last one that it finds: so there is one.
+            alchemy = SQLAlchemyInitPlugin([binding.alchemy for binding in bindings])
+            app_config.plugins.extend([alchemy, SQLAlchemySerializationPlugin(), setup])
+            logs.enable()
+        return app_config
+
+    def on_cli_init(self, cli: Group) -> None:
+        """Add our commands to `litestar`."""
+        from reviewpoint_db.cli import main
+
+        cli.add_command(main)
+
+
+def _checked_path(path: str | None) -> str | None:
+    if path is None:
+        return None
+    if not path.startswith("/") or "{" in path:
+        msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
+        raise ConfigurationError(msg)
+    return path.rstrip("/")
+
+
+def _checked_configs(given: AlchemyConfigs) -> list[SQLAlchemyAsyncConfig]:
+    configs = list(given) if isinstance(given, Sequence) else [given]
+    if not configs or not all(isinstance(config, SQLAlchemyAsyncConfig) for config in configs):
+        kinds = ", ".join(f"{type(c).__module__}.{type(c).__name__}" for c in configs) or "nothing"
+        msg = (
+            f"config is {kinds}: give a reviewpoint_db.DatabaseConfig, or a SQLAlchemyAsyncConfig "
+            "from reviewpoint_db.litestar (or a list of these), whose fields are the same as those "
+            "of advanced-alchemy's."
+        )
+        raise ConfigurationError(msg)
+    return configs
+
+
+def _refuse_what_they_say(**given: bool) -> None:
+    """Refuse settings that advanced-alchemy's configuration has a field of its own for."""
+    instead = {
+        "session_key": "session_dependency_key",
+        "read_session_key": "session_dependency_key",
+        "commit": "before_send_handler",
+    }
+    for name in (name for name, is_given in given.items() if is_given):
+        msg = (
+            f"{name} has no effect beside a SQLAlchemyAsyncConfig: "
+            f"set its {instead.get(name, name)} instead."
+        )
+        raise ConfigurationError(msg)
+
+
+def _read_key(session_key: str) -> str:
+    stem = session_key.removesuffix("session")
+    return f"{stem}read_session" if stem != session_key else f"{session_key}_read"

@@ -1,0 +1,127 @@
+"""The routes below `/db` in Litestar, each for itself: nothing of the application applies to them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from litestar import Request, Response
+from litestar.handlers import HTTPRouteHandler
+
+from reviewpoint_db.endpoints.debug import debug
+from reviewpoint_db.endpoints.health import health, live, ready
+from reviewpoint_db.endpoints.reply import Reply
+
+if TYPE_CHECKING:
+    from litestar.types import Guard, Middleware
+
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.endpoints.access import Access
+
+__all__ = ("make_routes",)
+
+AnyRequest = Request[Any, Any, Any]
+Endpoint = Callable[["Database", AnyRequest], Awaitable[Reply]]
+
+
+async def _health(database: Database, request: AnyRequest) -> Reply:
+    accept = request.headers.get("accept", "")
+    return await health(database, accept=accept, details=database.config.debug_allowed)
+
+
+async def _live(_: Database, __: AnyRequest) -> Reply:
+    return live()
+
+
+async def _ready(database: Database, _: AnyRequest) -> Reply:
+    return await ready(database)
+
+
+async def _debug(database: Database, _: AnyRequest) -> Reply:
+    return debug(database)
+
+
+class _Route(NamedTuple):
+    path: str
+    endpoint: Endpoint
+    guarded: bool = False
+
+
+_ROUTES = (
+    _Route("/health", _health),
+    _Route("/health/live", _live),
+    _Route("/health/ready", _ready),
+    _Route("/debug", _debug, guarded=True),
+)
+
+
+def make_routes(
+    database: Database,
+    path: str,
+    access: Access,
+    *,
+    guards: Sequence[Guard] = (),
+    middleware: Sequence[Middleware] = (),
+    include_in_schema: bool = False,
+) -> list[HTTPRouteHandler]:
+    """Make the routes of one database.
+
+    Args:
+        database: What they tell of.
+        path: What they are below.
+        access: Whether the guarded ones exist, and their token.
+        guards: The application's, for the guarded routes.
+        middleware: The application's: its guards may need what its authentication found out.
+        include_in_schema: Whether the application's OpenAPI schema shows them.
+    """
+    return [
+        _make(
+            route,
+            database,
+            path,
+            access,
+            guards=guards if route.guarded else (),
+            middleware=middleware if route.guarded and guards else (),
+            include_in_schema=include_in_schema,
+        )
+        for route in _ROUTES
+        if access.mounted or not route.guarded
+    ]
+
+
+def _make(
+    route: _Route,
+    database: Database,
+    path: str,
+    access: Access,
+    *,
+    guards: Sequence[Guard],
+    middleware: Sequence[Middleware],
+    include_in_schema: bool,
+) -> HTTPRouteHandler:
+    async def serve(request: AnyRequest) -> Response[bytes]:
+        refusal = access.check(request.headers.get("authorization")) if route.guarded else None
+        reply = refusal or await route.endpoint(database, request)
+        return Response(reply.body, status_code=reply.status, headers=reply.headers)
+
+    serve.__name__ = serve.__qualname__ = f"{database.name}{route.path}".replace("/", "_")
+    return _OwnHandler(
+        f"{path}{route.path}",
+        http_method="GET",
+        dto=None,
+        return_dto=None,
+        guards=list(guards),
+        middleware=list(middleware),
+        include_in_schema=include_in_schema,
+        request_max_body_size=None,
+        tags=["database"],
+    )(serve)
+
+
+class _OwnHandler(HTTPRouteHandler):
+    """A handler that inherits nothing: no guard, hook, middleware, dependency or response header."""
+
+    @property
+    def ownership_layers(self) -> list[Any]:
+        """The handler alone; Litestar asks here for all that routers and applications add."""
+        return [self]

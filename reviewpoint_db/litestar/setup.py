@@ -1,0 +1,176 @@
+"""What the plugins of one application change in it, all at once and after all other plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from advanced_alchemy.exceptions import RepositoryError
+from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
+from litestar.middleware import DefineMiddleware
+from litestar.plugins import InitPlugin
+from sqlalchemy.exc import SQLAlchemyError
+
+from reviewpoint_db.asgi import UnitOfWorkMiddleware
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, leave_to_unit_of_work
+from reviewpoint_db.litestar.commit import CommitRule
+from reviewpoint_db.litestar.errors import database_error_handler, repository_error_handler
+from reviewpoint_db.litestar.injection import (
+    inject_databases,
+    provide_read_session,
+    provide_session,
+)
+from reviewpoint_db.litestar.lifecycle import Lifecycle
+from reviewpoint_db.litestar.middleware import CommitMiddleware, answer, origin
+from reviewpoint_db.litestar.routes import make_routes
+
+if TYPE_CHECKING:
+    from litestar.config.app import AppConfig
+    from litestar.types import Guard
+
+    from reviewpoint_db.endpoints.access import Access
+
+__all__ = ("Binding", "Setup")
+
+
+class Binding(NamedTuple):
+    """One database in one application: where its routes and under which keys its sessions are.
+
+    Args:
+        alchemy: What advanced-alchemy gets to see; its `database` is the database.
+        rule: Who commits.
+        path: What its routes are below; None for no routes.
+        read_session_key: The handlers' name of the read session.
+        access: Who may see its guarded routes.
+        guards: The application's, for these.
+        include_in_schema: Whether its routes are in the OpenAPI schema.
+        own: Whether the plugin was given a `DatabaseConfig`, and not advanced-alchemy's.
+    """
+
+    alchemy: SQLAlchemyAsyncConfig
+    rule: CommitRule
+    path: str | None
+    read_session_key: str
+    access: Access
+    guards: Sequence[Guard]
+    include_in_schema: bool
+    own: bool
+
+    @property
+    def database(self) -> Database:
+        return self.alchemy.database
+
+    def __str__(self) -> str:
+        where = "no routes" if self.path is None else f"path={self.path or '/'!r}"
+        return (
+            f"{self.database.name!r} ({self.database.config.safe_url}, {where}, "
+            f"session_key={self.alchemy.session_dependency_key!r}, "
+            f"read_session_key={self.read_session_key!r})"
+        )
+
+
+class Setup(InitPlugin):
+    """Wires databases into an application that is being made.
+
+    It stands behind all other plugins in the list, so that the unit of work is around whatever
+    they add, the COMMIT inside of it, and the databases stop after their hooks.
+
+    Args:
+        bindings: Those of all our plugins.
+
+    Raises:
+        ConfigurationError: Two of them have something in common that they must not.
+    """
+
+    def __init__(self, bindings: Sequence[Binding]) -> None:
+        _refuse_equals(bindings)
+        self._bindings = bindings
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Change the application."""
+        databases = {binding.database.name: binding.database for binding in self._bindings}
+        first = self._bindings[0].database
+        app_config.state.databases = databases
+        theirs = list(app_config.middleware)
+        for binding in self._bindings:
+            self._add_sessions(app_config, binding)
+            self._add_routes(app_config, binding, theirs)
+        inject_databases(app_config, first.name)
+        app_config.signature_namespace.setdefault("Database", Database)
+        self._add_error_handlers(app_config, first.config.retry_after)
+        lifecycle = Lifecycle(list(databases.values()))
+        app_config.lifespan.insert(0, lifecycle.lifespan)
+        app_config.on_shutdown.append(lifecycle.stop)
+        return app_config
+
+    def _add_sessions(self, app_config: AppConfig, binding: Binding) -> None:
+        database, alchemy, rule = binding.database, binding.alchemy, binding.rule
+        outer = DefineMiddleware(
+            UnitOfWorkMiddleware,
+            database=database,
+            commit=rule.mode,
+            origin=origin,
+            open_session=None if binding.own else alchemy.new_session,
+        )
+        inner = DefineMiddleware(
+            CommitMiddleware, database=database, answer=answer, commits=rule.commits
+        )
+        app_config.middleware.insert(0, outer)
+        app_config.middleware.append(inner)
+        session = provide_session(database.name) if rule.hook is None else None
+        app_config.dependencies |= {
+            binding.read_session_key: provide_read_session(database.name),
+            **({alchemy.session_dependency_key: session} if session else {}),
+        }
+        if leave_to_unit_of_work in app_config.before_send:
+            app_config.before_send.remove(leave_to_unit_of_work)
+
+    def _add_routes(self, app_config: AppConfig, binding: Binding, theirs: list[Any]) -> None:
+        if binding.path is not None:
+            app_config.route_handlers += make_routes(
+                binding.database,
+                binding.path,
+                binding.access,
+                guards=binding.guards,
+                middleware=theirs,
+                include_in_schema=binding.include_in_schema,
+            )
+
+    def _add_error_handlers(self, app_config: AppConfig, retry_after: float) -> None:
+        # A copy: the application may have given the same dictionary to another one.
+        handlers = dict(app_config.exception_handlers)
+        handlers.setdefault(SQLAlchemyError, database_error_handler(retry_after))
+        ours = repository_error_handler(retry_after)
+        # advanced-alchemy's plugin has decided before, by the application's other handlers and by
+        # `set_default_exception_handler`, whether there is to be one.
+        if handlers.get(RepositoryError) is exception_to_http_response:
+            handlers[RepositoryError] = ours
+        if any(binding.own for binding in self._bindings):
+            handlers.setdefault(RepositoryError, ours)
+        app_config.exception_handlers = handlers
+
+
+def _refuse_equals(bindings: Sequence[Binding]) -> None:
+    for one, other in combinations(bindings, 2):
+        for what, equal, remedy in (
+            ("name", one.database.name == other.database.name, "DatabaseConfig(name=...)"),
+            ("path", one.path is not None and one.path == other.path, "path=..."),
+            (
+                "session key",
+                not _keys(one).isdisjoint(_keys(other)),
+                "session_key=... and read_session_key=...",
+            ),
+        ):
+            if equal:
+                msg = (
+                    f"Two databases of one application have the same {what}: {one} and {other}; "
+                    f"give one of them another by {remedy}."
+                )
+                raise ConfigurationError(msg)
+
+
+def _keys(binding: Binding) -> set[str]:
+    return {binding.alchemy.session_dependency_key, binding.read_session_key}
