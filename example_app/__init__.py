@@ -1,0 +1,1 @@
+"""A small peer-review service: what an application on reviewpoint_db looks like."""
