@@ -24,10 +24,12 @@ from reviewpoint_db.redaction import safe_error, scrub
 from reviewpoint_db.sqlite import SQLite
 from reviewpoint_db.sqlstate import is_disconnect
 
-__all__ = ["backend_of", "create_engine", "elastic_pool"]
+__all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
 
 #: What the connection was last told outside of statements: "begin", "commit" or "rollback".
 _PHASE: Final = "reviewpoint_db_phase"
+#: Marks an engine whose errors are ours already.
+_ADOPTED: Final = "_reviewpoint_db_adopted"
 
 
 def backend_of(config: DatabaseConfig) -> Backend:
@@ -66,6 +68,21 @@ def create_engine(
     backend.prepare_engine(engine)
     activity.engine_created()
     logger.info("Engine created successfully in {:.3f}s", time.perf_counter() - started)
+    return engine
+
+
+def adopt_engine(engine: AsyncEngine, config: DatabaseConfig) -> AsyncEngine:
+    """Have the errors of an engine that somebody else made told like ours; all else stays its own.
+
+    Args:
+        engine: Any engine; doing it again changes nothing.
+        config: The settings of the database that it belongs to.
+    """
+    made = engine.sync_engine
+    if not vars(made).get(_ADOPTED):
+        made.hide_parameters = True
+        _attach(made, backend_of(config), config)
+        setattr(made, _ADOPTED, True)
     return engine
 
 

@@ -1,10 +1,4 @@
-"""The database of a Litestar application.
-
-    from litestar import Litestar
-    from reviewpoint_db.litestar import ReviewPointDBPlugin
-
-    app = Litestar(route_handlers=[...], plugins=[ReviewPointDBPlugin()])
-"""
+"""The database of a Litestar application: `Litestar(..., plugins=[ReviewPointDBPlugin()])`."""
 
 from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig
 from reviewpoint_db.litestar.middleware import get_read_session, get_session

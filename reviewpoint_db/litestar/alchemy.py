@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from advanced_alchemy.base import metadata_registry
@@ -29,6 +29,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
+from reviewpoint_db.engine import adopt_engine
+from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.litestar.commit import CommitRule, commit_rule
 from reviewpoint_db.litestar.listeners import configure_sessions
 from reviewpoint_db.redaction import safe_error
@@ -134,9 +136,10 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
         session: AsyncSession | None = get_aa_scope_state(scope, self.session_scope_key)
         if session is not None:
             return session
-        if self._rule is None or self.database.name not in scope.get("reviewpoint_db", {}):
+        try:
+            session = unit_of(cast("Any", scope), self.database.name).session
+        except ConfigurationError:  # outside of a request that our middleware serves
             return super().provide_session(state, scope)
-        session = unit_of(scope, self.database.name).session
         set_aa_scope_state(scope, self.session_scope_key, session)
         return session
 
@@ -159,7 +162,7 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
             await self.create_all_metadata(app)
         yield
 
-    async def create_all_metadata(self, app: Litestar) -> None:
+    async def create_all_metadata(self, app: Litestar) -> None:  # noqa: ARG002  their signature
         """Create the tables that are missing; a database that cannot be reached is logged."""
         try:
             async with self.get_engine().begin() as connection:
@@ -210,14 +213,13 @@ class _AlchemyDatabase(Database):
         engine: Returns the engine, or None where it is ours to make.
     """
 
-    def __init__(
-        self, config: DatabaseConfig, *, engine: Callable[[], AsyncEngine | None]
-    ) -> None:
+    def __init__(self, config: DatabaseConfig, *, engine: Callable[[], AsyncEngine | None]) -> None:
         super().__init__(config)
         self._foreign_engine = engine
 
     def _create_engine(self) -> AsyncEngine:
-        return self._foreign_engine() or super()._create_engine()
+        foreign = self._foreign_engine()
+        return adopt_engine(foreign, self.config) if foreign else super()._create_engine()
 
 
 class _OwnConfig(SQLAlchemyAsyncConfig):

@@ -56,14 +56,14 @@ def commit_rule(handler: Any) -> CommitRule:
 
 def _is_made_by(handler: Any, maker: Callable[..., Any]) -> bool:
     name = f"{maker.__qualname__}.<locals>."
-    return (
-        getattr(handler, "__module__", None) == maker.__module__
-        and getattr(handler, "__qualname__", "").startswith(name)
-    )
+    return getattr(handler, "__module__", None) == maker.__module__ and getattr(
+        handler, "__qualname__", ""
+    ).startswith(name)
 
 
 def _statuses_of(handler: Callable[..., Any]) -> Callable[[int], bool]:
     settings = inspect.getclosurevars(handler).nonlocals
-    commit = set(settings["commit_range"]) | settings["extra_commit_statuses"]
+    commit: set[int] = set(settings["commit_range"]) | settings["extra_commit_statuses"]
     rollback = settings["extra_rollback_statuses"]
-    return (commit - rollback).__contains__
+    commits = frozenset(commit - rollback)
+    return commits.__contains__

@@ -32,6 +32,7 @@ from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
 
 if TYPE_CHECKING:
+    from litestar.handlers import BaseRouteHandler
     from litestar.types import ExceptionHandlersMap
 
 __all__ = ("database_error_handler", "repository_error_handler")
@@ -119,11 +120,12 @@ def _respond(
 
 def _handlers(request: AnyRequest) -> ExceptionHandlersMap:
     """The application's handlers as they hold for this request, with its routers' and its own."""
-    route_handler = request.scope.get("route_handler")
-    if route_handler is None:  # raised before a route was found
+    scope: Any = request.scope
+    # Without a route the error was raised before one was found.
+    route_handler: BaseRouteHandler | None = scope.get("route_handler")
+    if route_handler is None:
         return request.app.exception_handlers
-    handlers: ExceptionHandlersMap = route_handler.resolve_exception_handlers()
-    return handlers
+    return route_handler.resolve_exception_handlers()
 
 
 def _log(request: AnyRequest, error: Exception, answer: ErrorAnswer) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from litestar import Controller, Router
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListenerRouteHandler
+from litestar.routes import HTTPRoute
 from litestar.types import Scope
 from litestar.utils.predicates import is_class_and_subclass
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,7 +74,10 @@ def _owners(values: Iterable[Any]) -> Iterator[Any]:
         elif isinstance(value, Router):
             yield value
             for route in value.routes:
-                yield from getattr(route, "route_handlers", None) or [route.route_handler]
+                if isinstance(route, HTTPRoute):
+                    yield from route.route_handlers
+                else:
+                    yield route.route_handler
         elif is_class_and_subclass(value, Controller):
             # Litestar makes its handlers from the class at registration; what is added to the
             # class's own handlers here holds no state, and so does not tie it to this application.

@@ -36,7 +36,9 @@ def configure_sessions(maker: async_sessionmaker[Any], config: SQLAlchemyAsyncCo
 
     # A maker listens for itself: the class behind it may serve others.
     sync_maker = sessionmaker(class_=maker.class_.sync_session_class)
-    listeners = [("after_commit", AsyncCacheListener), ("after_rollback", AsyncCacheListener)]
+    listeners: list[tuple[str, Any]] = [
+        (name, AsyncCacheListener) for name in ("after_commit", "after_rollback")
+    ]
     if config.enable_file_object_listener:
         listeners += [
             (name, AsyncFileObjectListener)

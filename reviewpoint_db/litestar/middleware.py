@@ -41,14 +41,16 @@ def get_session(
     Raises:
         ConfigurationError: This application has no database of this name.
     """
-    return unit_of(connection.scope, name).session
+    scope: Any = connection.scope
+    return unit_of(scope, name).session
 
 
 def get_read_session(
     connection: ASGIConnection[Any, Any, Any, Any], name: str = "default"
 ) -> AsyncSession:
     """Return the read session of the running request; else like `get_session`."""
-    return unit_of(connection.scope, name).read_session
+    scope: Any = connection.scope
+    return unit_of(scope, name).read_session
 
 
 def origin(scope: Any) -> str:

@@ -97,7 +97,7 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
             )
             configs = [own]
             own.serve()
-            self._bindings = [self._bind(own, CommitRule(commit), path, read_session_key, own=True)]
+            self.bindings = [self._bind(own, CommitRule(commit), path, read_session_key, own=True)]
         else:
             configs = _checked_configs(config)
             _refuse_what_they_say(
@@ -108,7 +108,7 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
                 create_all=create_all,
                 alembic_config=alembic_config is not None,
             )
-            self._bindings = [
+            self.bindings = [
                 self._bind(
                     one,
                     one.serve(),
@@ -147,12 +147,12 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
     @property
     def database(self) -> Database:
         """The database; of a list of configurations, the first one's."""
-        return self._bindings[0].database
+        return self.bindings[0].database
 
     @property
     def databases(self) -> dict[str, Database]:
         """All databases of this plugin by their names."""
-        return {binding.database.name: binding.database for binding in self._bindings}
+        return {binding.database.name: binding.database for binding in self.bindings}
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Have the application changed, once for all plugins of this kind, after all others.
@@ -162,7 +162,7 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         """
         ours = [plugin for plugin in app_config.plugins if isinstance(plugin, ReviewPointDBPlugin)]
         if self is ours[0]:
-            bindings = [binding for plugin in ours for binding in plugin._bindings]
+            bindings = [binding for plugin in ours for binding in plugin.bindings]
             setup = Setup(bindings)
             # `litestar database` looks for exactly this plugin, and takes all configurations of
             # the application from the last one that it finds: so there is one.

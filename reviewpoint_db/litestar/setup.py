@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
@@ -61,6 +61,7 @@ class Binding(NamedTuple):
 
     @property
     def database(self) -> Database:
+        """The database."""
         return self.alchemy.database
 
     def __str__(self) -> str:
@@ -109,7 +110,7 @@ class Setup(InitPlugin):
     def _add_sessions(self, app_config: AppConfig, binding: Binding) -> None:
         database, alchemy, rule = binding.database, binding.alchemy, binding.rule
         outer = DefineMiddleware(
-            UnitOfWorkMiddleware,
+            cast("Any", UnitOfWorkMiddleware),
             database=database,
             commit=rule.mode,
             origin=origin,
