@@ -34,6 +34,8 @@ from reviewpoint_db.transaction import CommitMode, UnitOfWork, end_session
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from reviewpoint_db.checks import SystemCheck
+
 __all__ = ["Database"]
 
 _T = TypeVar("_T")
@@ -72,6 +74,8 @@ class Database:
         create_all: bool = False,
     ) -> None:
         self.config = config if config is not None else DatabaseConfig.from_env()
+        #: The application's tables, for migrations too.
+        self.metadata = metadata
         self._metadata = _checked_metadata(self.config, metadata, create_all=create_all)
         self.activity = Activity(self.config.name)
         self.started = False
@@ -80,6 +84,7 @@ class Database:
         self._memory: MemoryDatabase | None = None
         self._engines = EnginesByLoop(self._create_engine)
         self._checks: dict[str, Check] = {}
+        self._system_checks: list[SystemCheck] = []
         self._probe = HealthProbe(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
@@ -269,13 +274,14 @@ class Database:
 
     @asynccontextmanager
     async def _use(self, session: AsyncSession, origin: str | None) -> AsyncIterator[AsyncSession]:
-        token = current_origin.set(origin) if origin is not None else None
+        before = current_origin.get()
+        current_origin.set(origin or before)
         try:
             yield session
         finally:
             await self.end(session)
-            if token is not None:
-                current_origin.reset(token)
+            # Not by a token: a fixture's teardown runs in another context than its setup.
+            current_origin.set(before)
 
     def open_session(self) -> AsyncSession:
         """Open a session that the caller hands to `end()`, whatever happens."""
@@ -289,8 +295,9 @@ class Database:
 
     async def end(self, session: AsyncSession) -> None:
         """Roll a session back and return its connection, also when the caller is cancelled."""
-        if not session.in_transaction() and not state_of(session).connections:
-            state_of(session).ended = True
+        state = state_of(session)
+        if not session.in_transaction() and all(held.closed for held in state.connections):
+            state.ended = True
             session.sync_session.close()  # nothing to send, so nothing to wait for
             return
         try:
@@ -353,6 +360,15 @@ class Database:
     def add_check(self, name: str, check: Check) -> None:
         """Have `health()` await `check()` too; False or an exception means that it failed."""
         self._checks[name] = check
+
+    @property
+    def system_checks(self) -> tuple[SystemCheck, ...]:
+        """The application's own system checks."""
+        return tuple(self._system_checks)
+
+    def add_system_check(self, check: SystemCheck) -> None:
+        """Have `reviewpoint-db check`, and a start, await `check(database)` for findings too."""
+        self._system_checks.append(check)
 
     async def health(self) -> HealthReport:
         """Look at the database within `health_timeout` seconds; never raises."""

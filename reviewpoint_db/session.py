@@ -39,7 +39,7 @@ class SessionState:
     __slots__ = ("connections", "ended", "reading", "streaming", "uncommitted")
 
     def __init__(self) -> None:
-        #: Every connection that a transaction of the session took.
+        #: The connections that the session's transactions took and that may still be out.
         self.connections: list[Connection] = []
         self.ended = False
         #: Whether something was flushed or executed that no COMMIT made permanent.
@@ -204,7 +204,10 @@ def make_session_class(
 def _remember_connection(
     session: SyncSession, _transaction: SessionTransaction, connection: Connection
 ) -> None:
-    state_of(session).connections.append(connection)
+    state = state_of(session)
+    # Only what is still out counts: a long-lived session has any number of transactions.
+    state.connections = [held for held in state.connections if not held.closed]
+    state.connections.append(connection)
 
 
 def _remember_flush(session: SyncSession, _context: object) -> None:
