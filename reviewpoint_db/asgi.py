@@ -156,10 +156,12 @@ class CommitMiddleware:
     async def _http(self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send) -> None:
         failed: Exception | None = None
         started = False
+        complete = False
 
         async def finish_then_send(message: Message) -> None:
-            nonlocal failed, started
+            nonlocal failed, started, complete
             kind = message["type"]
+            last = kind == "http.response.body" and not message.get("more_body", False)
             if kind == "http.response.start":
                 succeeded = self._commits(message["status"])
                 if unit.opened:
@@ -171,15 +173,11 @@ class CommitMiddleware:
                 else:
                     unit.succeeded = succeeded
                 started = True
-            elif (
-                unit.autocommit
-                and unit.dirty
-                and kind == "http.response.body"
-                and not message.get("more_body", False)
-            ):
+            elif unit.autocommit and unit.dirty and last:
                 # A stream that used the session: its end is the promise that all is stored.
                 await unit.finish(succeeded=unit.succeeded is True)
             await send(message)
+            complete = complete or last
 
         try:
             await self._app(scope, receive, finish_then_send)
@@ -192,7 +190,8 @@ class CommitMiddleware:
             _log_failed_commit(unit, failed)
             await self._answer(scope, receive, send, failed)
         elif unit.autocommit and unit.dirty:
-            await _finish_late(unit)
+            # A stream that ended early did so because its client left: Starlette returns then.
+            await _finish_late(unit, succeeded=complete and unit.succeeded is True)
 
     async def _websocket(
         self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send
@@ -224,10 +223,10 @@ class CommitMiddleware:
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 
-async def _finish_late(unit: UnitOfWork) -> None:
+async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:
     """Commit what a background task did after the response; nobody is left to be told."""
     try:
-        await unit.finish(succeeded=unit.succeeded is True)
+        await unit.finish(succeeded=succeeded)
     except Exception as error:  # noqa: BLE001 - the response has left
         logger.error("{}: the COMMIT after the response failed: {}", unit.origin, safe_error(error))
 

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from reviewpoint_db.database import Database
 
-__all__ = ["add_default_handlers", "answer_database_error", "answer_error", "with_handlers_of"]
+__all__ = [
+    "add_default_handlers",
+    "answer_commit_error",
+    "answer_database_error",
+    "with_handlers_of",
+]
 
 # Handlers of these answer outside of all middleware, and see only what nobody else handled.
 _CATCH_ALL = (500, Exception)
@@ -65,9 +70,8 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
 
 def _log(error: Exception, answer: ErrorAnswer) -> None:
     # Starlette asks for a handler at the route, and for what that raised once more.
-    if getattr(error, "_reviewpoint_db_logged", False):
+    if _mark_as_logged(error):
         return
-    error._reviewpoint_db_logged = True  # type: ignore[attr-defined]  # noqa: SLF001
     level = {500: "ERROR", 503: "WARNING"}.get(answer.status, "INFO")
     hint = log_hint(error)
     logger.log(
@@ -78,6 +82,13 @@ def _log(error: Exception, answer: ErrorAnswer) -> None:
         safe_error(error),
         f" ({hint})" if hint else "",
     )
+
+
+def _mark_as_logged(error: Exception) -> bool:
+    """Note on an error that it is in the log, and return whether it was already."""
+    before: bool = error.__dict__.get("_reviewpoint_db_logged", False)
+    error.__dict__["_reviewpoint_db_logged"] = True
+    return before
 
 
 class _HTTPError(Response):
@@ -103,10 +114,10 @@ class _HTTPError(Response):
         await answer(scope, receive, send_with_headers)
 
 
-async def answer_error(
+async def answer_commit_error(
     app: Starlette, scope: Scope, receive: Receive, send: Send, error: Exception
 ) -> None:
-    """Answer an error that was raised outside of the application, such as COMMIT's, by its handlers.
+    """Answer an error of COMMIT, which is raised around the application, by its handlers.
 
     Args:
         app: Whose handlers answer.
@@ -115,6 +126,7 @@ async def answer_error(
         send: The request's.
         error: What its handlers get to see.
     """
+    _mark_as_logged(error)  # by the middleware that met it
     answer = _raising(error)
     # Those of a mounted application first. Twice in any case, as around a route: so the handler of
     # one error may raise another one.

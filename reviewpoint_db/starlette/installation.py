@@ -14,7 +14,7 @@ from reviewpoint_db import default
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.starlette.errors import add_default_handlers, answer_error
+from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
 from reviewpoint_db.starlette.routes import RoutesMiddleware
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Installation:
                 Middleware(UnitOfWorkMiddleware, one.database, commit=one.commit, origin=_origin)
             )
             inner.append(
-                Middleware(CommitMiddleware, one.database, answer=partial(answer_error, app))
+                Middleware(CommitMiddleware, one.database, answer=partial(answer_commit_error, app))
             )
         routes = [route for one in self.installed for route in one.routes]
         outer.append(Middleware(RoutesMiddleware, routes, app))

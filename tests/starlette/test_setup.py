@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loguru import logger
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
@@ -22,7 +21,6 @@ from reviewpoint_db.starlette import get_read_session, get_session, setup_databa
 from tests.support.asgi import client, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,15 +34,6 @@ async def answer(request: Request) -> JSONResponse:
 @pytest.fixture
 def app() -> Starlette:
     return Starlette(routes=[Route("/", answer)])
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What loguru's sinks get to see."""
-    found: list[str] = []
-    sink = logger.add(found.append, level="DEBUG", format="{level}|{message}")
-    yield found
-    logger.remove(sink)
 
 
 async def test_without_any_configuration_it_runs_on_an_embedded_file(
