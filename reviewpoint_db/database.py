@@ -298,7 +298,8 @@ class Database:
         state = state_of(session)
         if not session.in_transaction() and all(held.closed for held in state.connections):
             state.ended = True
-            session.sync_session.close()  # nothing to send, so nothing to wait for
+            if state.connections:  # else it was never used, and has nothing to let go of
+                session.sync_session.close()  # nothing to send, so nothing to wait for
             return
         try:
             await end_session(session, self._terminate)

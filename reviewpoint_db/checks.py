@@ -1,0 +1,349 @@
+"""System checks: what is wrong with a set-up, each with an id that can be looked up, and the fix.
+
+| id      | looks at                                                                    |
+|---------|-----------------------------------------------------------------------------|
+| RPDB001 | the configuration: it is refused, or there is no URL                        |
+| RPDB002 | the driver: it cannot be imported                                           |
+| RPDB003 | the environment: it is not set, and the database is not on this machine     |
+| RPDB004 | the connection: the database cannot be reached                              |
+| RPDB005 | the pools of all processes against the server's `max_connections`           |
+| RPDB006 | migrations that were not applied                                            |
+| RPDB007 | debug routes that are open although the database is not on this machine     |
+| RPDB000 | a check of the application's own that raised                                |
+
+`reviewpoint-db check` prints them, and a start logs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+from loguru import logger
+from msgspec.structs import replace
+from sqlalchemy import text
+
+from reviewpoint_db.backend import READ_ONLY
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.redaction import safe_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from reviewpoint_db.database import Database
+
+__all__ = (
+    "Finding",
+    "Level",
+    "Migrations",
+    "SystemCheck",
+    "check_at_start",
+    "refused",
+    "run_checks",
+)
+
+Level = Literal["info", "warning", "error"]
+_DRIVERS: Final = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a check found.
+
+    Example:
+        >>> print(Finding(id="SHOP001", level="error", message="No stock.", fix="Order some."))
+        SHOP001 error: No stock. Fix: Order some.
+
+    Args:
+        id: Stable, for searching and silencing: RPDB and three digits, or the application's own.
+        level: "error" fails `reviewpoint-db check`.
+        message: What is wrong, without secrets.
+        fix: What to do.
+    """
+
+    id: str
+    level: Level
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        return f"{self.id} {self.level}: {self.message} Fix: {self.fix}"
+
+
+SystemCheck = Callable[["Database"], Awaitable[Iterable[Finding]]]
+"""A check of the application's own: an async function from the database to its findings."""
+
+
+class Migrations(msgspec.Struct, frozen=True, kw_only=True):
+    """Where alembic's scripts and its table are.
+
+    Args:
+        script_location: The folder of `env.py` and `versions`.
+        version_table: The table that holds the database's revision (advanced-alchemy's default).
+        version_table_schema: Its schema; None for the connection's default.
+    """
+
+    script_location: str = "migrations"
+    version_table: str = "alembic_versions"
+    version_table_schema: str | None = None
+
+    def present(self) -> bool:
+        """Whether there are any scripts."""
+        return Path(self.script_location, "env.py").is_file()
+
+    @classmethod
+    def of(cls, config: Any) -> Migrations:
+        """Read them off a config of advanced-alchemy."""
+        alembic = config.alembic_config
+        return cls(
+            script_location=str(alembic.script_location),
+            version_table=alembic.version_table_name,
+            version_table_schema=alembic.version_table_schema,
+        )
+
+
+async def run_checks(
+    database: Database,
+    *,
+    migrations: Migrations | None = None,
+    processes: int | None = None,
+    guarded: bool = False,
+    connect: bool = True,
+) -> list[Finding]:
+    """Run all checks; those that need the database are left out when it cannot be reached.
+
+    What an application adds by `database.add_system_check(check)` runs last; one that raises
+    becomes a finding.
+
+    Args:
+        database: What to check.
+        migrations: None leaves pending migrations unchecked.
+        processes: Processes that share the server; None takes the config's `expected_processes`.
+        guarded: Whether the debug routes ask for a token or have guards.
+        connect: Whether to ask the database; without it RPDB004, 005 and 006 are left out.
+
+    Returns:
+        The findings in the order of their checks; none when all is well.
+    """
+    findings = [*_url(database), *_driver(database), *_environment(database)]
+    if connect:
+        findings += await _asked(database, migrations, processes)
+    findings += _exposure(database, guarded=guarded)
+    for check in database.system_checks:
+        findings += await _run_own(database, check)
+    return findings
+
+
+async def check_at_start(
+    database: Database, *, migrations: Migrations | None = None, guarded: bool = False
+) -> None:
+    """Run the checks when an application starts, and log what they find; never raises.
+
+    Tests start applications by the hundred, so in the environment "test" nothing connects.
+
+    Args:
+        database: What to check.
+        migrations: As in `run_checks`.
+        guarded: As in `run_checks`.
+    """
+    connect = database.config.effective_environment != "test"
+    findings = await run_checks(database, migrations=migrations, guarded=guarded, connect=connect)
+    for finding in findings:
+        logger.log(finding.level.upper(), "{}", finding)
+
+
+async def _asked(
+    database: Database, migrations: Migrations | None, processes: int | None
+) -> list[Finding]:
+    """Run the checks that need the database."""
+    report = await database.health()
+    if report.cause == "unreachable":
+        return [
+            Finding(
+                id="RPDB004",
+                level="error",
+                message=f"{database.config.safe_url} cannot be reached: {report.checks[0].detail}.",
+                fix="start the database, or correct host, port, user and password of the URL.",
+            )
+        ]
+    findings = []
+    if database.config.backend == "postgresql":
+        pools = _pools(database, processes or database.config.expected_processes)
+        findings += await _bounded("RPDB005", database, pools)
+    if migrations is not None and migrations.present():
+        findings += await _bounded("RPDB006", database, _migrations(database, migrations))
+    return findings
+
+
+async def _bounded(name: str, database: Database, check: Awaitable[list[Finding]]) -> list[Finding]:
+    """Give a check `health_timeout` seconds; what stops it is a finding too."""
+    try:
+        async with asyncio.timeout(database.config.health_timeout):
+            return await check
+    except Exception as error:  # noqa: BLE001  migration scripts are code, and raise what they like
+        return [
+            Finding(
+                id=name,
+                level="warning",
+                message=f"This could not be checked: {safe_error(error)}.",
+                fix="repair what the error names, and check again.",
+            )
+        ]
+
+
+def refused(error: ConfigurationError) -> Finding:
+    """Turn a refused configuration into its finding; the error's text has the fix already."""
+    message, _, fix = str(error).partition(" Fix: ")
+    return Finding(id="RPDB001", level="error", message=message, fix=fix or "see the message.")
+
+
+def _url(database: Database) -> list[Finding]:
+    if database.config.url is not None:
+        return []
+    return [
+        Finding(
+            id="RPDB001",
+            level="info",
+            message=f"No URL is set: the data is in {database.config.safe_url}.",
+            fix="set REVIEWPOINT_DB_URL=postgresql://user:password@host/database.",
+        )
+    ]
+
+
+def _driver(database: Database) -> list[Finding]:
+    driver = _DRIVERS[database.config.backend]
+    try:
+        importlib.import_module(driver)
+    except ImportError as error:
+        return [
+            Finding(
+                id="RPDB002",
+                level="error",
+                message=f"The driver {driver} cannot be imported ({type(error).__name__}).",
+                fix=f"pip install --force-reinstall {driver}",
+            )
+        ]
+    return []
+
+
+def _environment(database: Database) -> list[Finding]:
+    config = database.config
+    if config.environment is not None or config.effective_environment != "prod":
+        return []
+    return [
+        Finding(
+            id="RPDB003",
+            level="warning",
+            message=f"The environment is not set and taken as prod: {config.debug_closed_reason}.",
+            fix="set REVIEWPOINT_ENVIRONMENT to dev, test or prod.",
+        )
+    ]
+
+
+async def _pools(database: Database, processes: int) -> list[Finding]:
+    query = text(
+        "select name, setting::int from pg_settings where name in"
+        " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+    )
+    async with database.read_session(origin="system checks") as session:
+        settings = {name: int(value) for name, value in await session.execute(query)}
+    limit = settings.pop("max_connections")
+    free = limit - sum(settings.values())
+    pool = database.config.effective_pool
+    wanted = processes * (pool.size + pool.max_overflow)
+    if wanted <= free:
+        return []
+    return [
+        Finding(
+            id="RPDB005",
+            level="warning",
+            message=(
+                f"{processes} processes x (pool.size {pool.size} + pool.max_overflow "
+                f"{pool.max_overflow}) = {wanted} connections, but the server has {free} "
+                f"(max_connections {limit} minus the reserved ones)."
+            ),
+            fix=(
+                f"lower the pool to {max(1, free // processes)} connections a process, raise "
+                "max_connections, or put PgBouncer in between."
+            ),
+        )
+    ]
+
+
+async def _migrations(database: Database, migrations: Migrations) -> list[Finding]:
+    heads = await asyncio.to_thread(_heads, migrations)
+    async with database.engine.connect() as connection:
+        # Looking must not queue behind whoever writes to a SQLite file.
+        await connection.execution_options(**{READ_ONLY: True})
+        current = await connection.run_sync(_current, migrations)
+    if current == heads:
+        return []
+    return [
+        Finding(
+            id="RPDB006",
+            level="warning",
+            message=(
+                f"Migrations are pending: the database is at {_named(current)}, the scripts in "
+                f"{migrations.script_location} are at {_named(heads)}."
+            ),
+            fix="reviewpoint-db upgrade, or litestar database upgrade.",
+        )
+    ]
+
+
+def _heads(migrations: Migrations) -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return set(ScriptDirectory(migrations.script_location).get_heads())
+
+
+def _current(connection: Connection, migrations: Migrations) -> set[str]:
+    from alembic.migration import MigrationContext
+
+    options = {
+        "version_table": migrations.version_table,
+        "version_table_schema": migrations.version_table_schema,
+    }
+    return set(MigrationContext.configure(connection, opts=options).get_current_heads())
+
+
+def _named(revisions: set[str]) -> str:
+    return ", ".join(sorted(revisions)) or "nothing"
+
+
+def _exposure(database: Database, *, guarded: bool) -> list[Finding]:
+    config = database.config
+    # Taken for prod if nobody says otherwise: the database is on another machine.
+    elsewhere = replace(config, environment=None).effective_environment == "prod"
+    if guarded or not config.debug_allowed or not elsewhere:
+        return []
+    return [
+        Finding(
+            id="RPDB007",
+            level="warning",
+            message=(
+                f"The debug routes are open to everybody: the environment is "
+                f"{config.effective_environment}, but the database is not on this machine."
+            ),
+            fix="set REVIEWPOINT_ENVIRONMENT=prod, or REVIEWPOINT_DB_DEBUG_TOKEN.",
+        )
+    ]
+
+
+async def _run_own(database: Database, check: SystemCheck) -> list[Finding]:
+    try:
+        return list(await check(database))
+    except Exception as error:  # noqa: BLE001  foreign code; a check that fails is a finding
+        name = getattr(check, "__name__", type(check).__name__)
+        return [
+            Finding(
+                id="RPDB000",
+                level="error",
+                message=f"The check {name} failed: {safe_error(error)}.",
+                fix="repair the check.",
+            )
+        ]
