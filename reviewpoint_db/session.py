@@ -24,10 +24,20 @@ from sqlalchemy.orm import SessionTransaction
 from reviewpoint_db.backend import READ_ONLY
 from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
 
-__all__ = ["SESSION_DEFAULTS", "SessionState", "make_session_class", "read_engine_of", "state_of"]
+__all__ = [
+    "AFTER_COMMIT",
+    "SESSION_DEFAULTS",
+    "SessionState",
+    "make_session_class",
+    "read_engine_of",
+    "state_of",
+]
 
 _STATE: Final = "reviewpoint_db"
 _T = TypeVar("_T")
+
+#: Where a session's `info` keeps what runs after its COMMIT.
+AFTER_COMMIT: Final = "reviewpoint_db_after_commit"
 
 #: How our sessions are made: objects stay readable after COMMIT, and a closed session stays closed.
 SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_resets_only": False}
@@ -155,7 +165,23 @@ class _ReadingSession(_BoundSession):
             state.reading -= 1
 
 
-class _ReadSessionMixin:
+class _SessionMixin:
+    """The asynchronous half of our sessions."""
+
+    async def commit(self) -> None:
+        """Commit; a session without a transaction has nothing to commit and costs nothing."""
+        session: SyncSession = self.sync_session  # type: ignore[attr-defined]  # of the AsyncSession beside
+        if session.in_transaction() or AFTER_COMMIT in session.info:
+            await super().commit()  # type: ignore[misc]  # of the AsyncSession beside
+
+    async def rollback(self) -> None:
+        """Roll back; a session without a transaction has nothing to roll back and costs nothing."""
+        session: SyncSession = self.sync_session  # type: ignore[attr-defined]  # of the AsyncSession beside
+        if session.in_transaction():
+            await super().rollback()  # type: ignore[misc]  # of the AsyncSession beside
+
+
+class _ReadSessionMixin(_SessionMixin):
     """The asynchronous half of a read session."""
 
     async def run_sync(self, fn: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
@@ -194,9 +220,11 @@ def make_session_class(
     event.listen(sync_class, "after_flush", _remember_flush)
     event.listen(sync_class, "after_commit", _forget_changes)
     event.listen(sync_class, "after_rollback", _forget_changes)
-    name, bases = ("ReadSession", (_ReadSessionMixin, base)) if read_only else ("Session", (base,))
+    name, mixin = ("ReadSession", _ReadSessionMixin) if read_only else ("Session", _SessionMixin)
     made: type[AsyncSession] = type(
-        name, bases, {"sync_session_class": sync_class, "__doc__": f"{name} of one database."}
+        name,
+        (mixin, base),
+        {"sync_session_class": sync_class, "__doc__": f"{name} of one database."},
     )
     return made
 

@@ -7,7 +7,7 @@ No framework is known here; `asgi.py` calls both at the right moments.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
 from sqlalchemy import Connection, event
@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session import AFTER_COMMIT, state_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["CommitMode", "UnitOfWork", "after_commit", "end_session"]
 
 CommitMode = Literal["manual", "autocommit"]
-_HOOKS: Final = "reviewpoint_db_after_commit"
 
 
 class UnitOfWork:
@@ -231,9 +230,9 @@ def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) 
         >>> after_commit(db_session, lambda: send_mail(reviewer))
     """
     sync = session.sync_session
-    hooks: _Hooks | None = sync.info.get(_HOOKS)
+    hooks: _Hooks | None = sync.info.get(AFTER_COMMIT)
     if hooks is None:
-        hooks = sync.info[_HOOKS] = _Hooks(sync)
+        hooks = sync.info[AFTER_COMMIT] = _Hooks(sync)
     hooks.add(fn)
 
 
