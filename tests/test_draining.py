@@ -91,6 +91,12 @@ async def test_a_handler_of_the_event_loop_is_called_too() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_where_nobody_handles_it_nothing_is_changed(heard: list[str]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with on_sigterm(lambda: heard.append("ours")):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_where_nobody_handles_it_the_process_still_ends_by_it() -> None:
     program = """
 import os, signal

@@ -537,6 +537,36 @@ async def test_a_database_error_ends_a_websocket_as_the_error_it_is(sqlite_url: 
         assert held(database) == 0
 
 
+# Two databases
+
+
+@pytest.mark.parametrize("failing", ["default", "second"])
+async def test_a_commit_that_fails_in_one_of_two_databases_is_answered(
+    postgres_url: str, sqlite_url: str, failing: str
+) -> None:
+    async def in_both(conn: Request) -> Response:
+        for name in ("default", "second"):
+            session = get_session(conn, name)
+            await (write_orphan(session) if name == failing else write(session, "a note"))
+        return Response(NO_CONTENT, status_code=201)
+
+    app, first = make(postgres_url, routes=[Route("/both", in_both)])
+    second = setup_database(
+        app,
+        DatabaseConfig(url=sqlite_url, name="second"),
+        path=None,
+        commit="autocommit",
+        metadata=metadata,
+        create_all=True,
+    )
+    async with running(app), client(app) as http:
+        assert (await http.get("/both")).status_code == 409
+        # The one that was set up last commits first: there is no transaction over both.
+        assert await stored(first) == []
+        assert await stored(second) == ([] if failing == "second" else ["a note"])
+        assert held(first) == held(second) == 0
+
+
 # Sessions
 
 
