@@ -157,6 +157,7 @@ class WebSocketClient:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         scope = scope_of("websocket", path, scheme="ws", subprotocols=[])
+        del scope["method"]
         self._inbox.put_nowait({"type": "websocket.connect"})
         self._task = asyncio.ensure_future(app(scope, self._inbox.get, self._outbox.put))
 
