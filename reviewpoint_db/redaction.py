@@ -102,8 +102,7 @@ def scrub(error: BaseException) -> None:
     Args:
         error: SQLAlchemy's exception; the driver's when SQLAlchemy made none.
     """
-    ours = isinstance(error, exc.SQLAlchemyError) or is_of_driver(error)
-    if not ours and isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError)):
+    if isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError)):
         _withhold(error)
     done: set[int] = set()
     pending = [error]
@@ -142,7 +141,7 @@ def _scrub_wrapper(error: exc.StatementError) -> None:
     error.args = (f"{kind} {text}",)
     if is_of_driver(orig):
         _scrub_driver(orig, error.statement)
-    elif not isinstance(orig, exc.SQLAlchemyError):
+    else:
         _withhold(orig)
 
 
@@ -154,14 +153,26 @@ def _scrub_driver(error: BaseException, statement: str | None) -> None:
     for name in _TALKATIVE:
         if getattr(error, name, None) is not None:
             setattr(error, name, None)
-    if error.__cause__ is not None and not is_of_driver(error.__cause__):
+    if error.__cause__ is not None:
         # A codec's complaint about the value that it was given.
         _withhold(error.__cause__)
 
 
 def _withhold(error: BaseException) -> None:
-    if isinstance(error, OSError):
-        return
+    """Empty an exception that is not the driver's, and those that led to it."""
+    done: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in done or isinstance(current, OSError):
+            continue
+        done.add(id(current))
+        pending += [current.__cause__, current.__context__]
+        if not _is_known(current):
+            _empty(current)
+
+
+def _empty(error: BaseException) -> None:
     error.args = (WITHHELD,)
     if isinstance(error, UnicodeEncodeError):
         error.object = ""
@@ -169,6 +180,11 @@ def _withhold(error: BaseException) -> None:
         error.object = b""
     if hasattr(error, "__notes__"):
         error.__notes__ = []
+
+
+def _is_known(error: BaseException) -> bool:
+    """Whether its text is made safe by other rules."""
+    return isinstance(error, exc.SQLAlchemyError) or is_of_driver(error)
 
 
 def _safe_text(error: BaseException) -> str:

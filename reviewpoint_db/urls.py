@@ -141,9 +141,9 @@ def split_url(url: str) -> UrlParts | None:
         return None
     authority = _authority(rest)
     path, _, query = rest[len(authority) :].partition("?")
-    if not scheme[1].lower().startswith("sqlite") and (
-        "@" in authority + path or (login and "@" in query)
-    ):
+    # Only the path of a file may have an `@`.
+    file = scheme[1].lower().startswith("sqlite") and not login
+    if not file and ("@" in authority + path or (login and "@" in query)):
         return None
     hosts = _split_hosts(authority)
     parameters = _split_query(query)
