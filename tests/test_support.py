@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from tests.support import binaries
+from tests.support.postgres import PostgresServer, RemoteServer
+
 if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer, RemoteServer
+    from tests.support.run import Run
 
 
 async def test_the_shared_server_takes_the_url_with_its_hostile_password(postgres_url: str) -> None:
@@ -105,3 +109,19 @@ def test_a_server_whose_password_changed_is_replaced(own_postgres: PostgresServe
 def test_the_test_after_it_finds_a_working_server(own_postgres: PostgresServer) -> None:
     assert own_postgres.psql("SELECT 1") == "1"
     assert own_postgres.databases() == []
+
+
+@pytest.mark.parametrize("version", [16, 18])
+def test_programs_in_a_folder_closed_to_the_servers_user_are_copied(
+    run: Run, version: binaries.Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "reachable", lambda _: False)
+    folder = run.folder / f"closed-{version}-{run.worker}"
+    folder.mkdir()
+    server = PostgresServer(folder / "own", version=version)
+    try:
+        server.start()
+        assert server.psql("SHOW server_version_num")[:2] == str(version)
+    finally:
+        server.remove()
+        shutil.rmtree(folder)

@@ -92,6 +92,9 @@ class Installation:
         subprocess.run(["cp", "-a", str(template), str(target)], check=True)
 
     def _initdb(self, target: Path, superuser: str, password: str) -> None:
+        target.mkdir(mode=0o700)
+        if identity := server_identity():
+            os.chown(target, identity["user"], identity["group"])
         password_file = self.folder / "password"
         password_file.write_text(password)
         password_file.chmod(0o644)
@@ -111,14 +114,18 @@ class Installation:
         installed = _INSTALLED / _PREFIXES[self.version]
         if not server_identity() or reachable(installed / "bin"):
             return installed / "bin"
-        copy = self.folder / installed.name
+        copy = self.folder / f"programs-{self.version}"
         with self._lock("programs"):
             if not copy.exists():
                 making = copy.with_suffix(".new")
                 shutil.rmtree(making, ignore_errors=True)
-                shutil.copytree(installed, making, symlinks=True)
+                # The programs look for their libraries in the folder beside the package's.
+                for folder in (installed, _INSTALLED.with_name(f"{_INSTALLED.name}.libs")):
+                    if folder.exists():
+                        target = making / folder.relative_to(_INSTALLED.parent)
+                        shutil.copytree(folder, target, symlinks=True)
                 making.rename(copy)
-        return copy / "bin"
+        return copy / installed.relative_to(_INSTALLED.parent) / "bin"
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
