@@ -283,7 +283,7 @@ def test_notes_and_the_bytes_of_a_unicode_error_are_withheld() -> None:
 
 def test_the_cause_of_a_drivers_error_is_withheld_unless_the_systems() -> None:
     for cause, kept in ((ValueError(SECRET), False), (OSError("host"), True)):
-        error = asyncpg.InterfaceError("text")  # type: ignore[no-untyped-call]
+        error = asyncpg.InterfaceError("text")
         error.__cause__ = cause
         scrub(error)
         assert (str(cause) == "host") == kept
@@ -336,7 +336,7 @@ def test_a_repository_error_tells_its_cause() -> None:
 def test_a_stand_in_without_the_drivers_error_is_withheld() -> None:
     from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
-    error = AsyncAdapt_asyncpg_dbapi.InterfaceError(SECRET)
+    error = AsyncAdapt_asyncpg_dbapi.InterfaceError(SECRET)  # type: ignore[no-untyped-call]
     assert SECRET not in safe_error(error)
 
 
