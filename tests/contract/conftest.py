@@ -1,0 +1,73 @@
+"""The stacks of the contract: each application in a process of its own, on a server of its own.
+
+A test asks for `case`, and says by `on_postgresql` or `everywhere` (see `kinds.py`) for which
+applications it holds. Processes are started once and reused; pytest orders the tests by them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.contract.apps import tables
+from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.support.run import Run
+
+
+@pytest.fixture(scope="session")
+def world(run: Run) -> Iterator[World]:
+    """A PostgreSQL server that these tests may break, with its tables, behind a relay."""
+    server = run.own_server("contract")
+    server.set(deadlock_timeout="100ms")
+    server.start()
+    world = World(server)
+    with world.relay:
+        yield world
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running application."""
+    kind: Kind = request.param
+    database: World | Path
+    if kind.backend == "sqlite":
+        database = tmp_path_factory.mktemp(str(kind)) / "contract.sqlite3"
+        with closing(sqlite3.connect(database)) as connection:
+            connection.executescript(tables.SQLITE)
+        url = f"sqlite:///{database}"
+    else:
+        database = request.getfixturevalue("world")
+        url = database.url
+    with kind.server(url) as server:
+        yield Stack(kind, server, database)
+        server.stop()
+        assert not [text for text in LEFT_BEHIND if text in server.log], server.log
+
+
+@pytest_asyncio.fixture
+async def case(stack: Stack) -> AsyncIterator[Case]:
+    """One test's dealings with a running application."""
+    transport = httpx.AsyncHTTPTransport(verify=False)
+    async with httpx.AsyncClient(
+        base_url=stack.server.url, transport=transport, timeout=15
+    ) as http:
+        yield Case(stack, http)
+
+
+@pytest_asyncio.fixture
+async def faults(case: Case, world: World) -> AsyncIterator[World]:
+    """The server and the relay, to be broken; afterwards they and the application work again."""
+    yield world
+    world.repair()
+    await case.works()
