@@ -239,7 +239,9 @@ class PostgresServer(RemoteServer):
 
     def freeze(self) -> None:
         """Stops the postmaster and all its backends in their tracks: they answer nothing."""
-        self._signal_all(signal.SIGSTOP, lambda process: process.status() == psutil.STATUS_STOPPED)
+        # A backend that ended meanwhile waits for its frozen postmaster as a zombie.
+        still = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        self._signal_all(signal.SIGSTOP, lambda process: process.status() in still)
 
     def thaw(self) -> None:
         """Lets a frozen server go on where it was."""
@@ -284,7 +286,7 @@ class PostgresServer(RemoteServer):
                 while not reached(process):
                     if time.monotonic() > deadline:
                         raise TimeoutError(f"{process} did not react to signal {number}")
-                    time.sleep(0.001)
+                    time.sleep(0.002)
             except psutil.NoSuchProcess:
                 continue
 
