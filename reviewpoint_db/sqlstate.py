@@ -47,7 +47,9 @@ _FAILED = "The request failed."
 _UNKNOWN = "The change may have been stored. Please check before you try again."
 _NOT_FOUND = "Not found."
 
-_MIGRATE = "has the schema been created? Run `litestar database upgrade` or `reviewpoint-db database upgrade`"
+_MIGRATE = (
+    "has the schema been created? Run `litestar database upgrade` or `reviewpoint-db upgrade`"
+)
 _HINTS = {
     "42P01": _MIGRATE,
     "42703": _MIGRATE,
