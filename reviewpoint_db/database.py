@@ -23,7 +23,7 @@ from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
 from reviewpoint_db.engine import backend_of, create_engine, elastic_pool
 from reviewpoint_db.errors import ConfigurationError, UnavailableError
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
-from reviewpoint_db.loops import EnginesByLoop
+from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pool import CLOSE_TIMEOUT
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.retries import run_with_retries
@@ -83,6 +83,7 @@ class Database:
         self._backend = backend_of(self.config)
         self._memory: MemoryDatabase | None = None
         self._engines = EnginesByLoop(self._create_engine)
+        self._started_loops = StartedLoops()
         self._checks: dict[str, Check] = {}
         self._system_checks: list[SystemCheck] = []
         self._probe = HealthProbe(self)
@@ -148,7 +149,7 @@ class Database:
 
     async def start(self) -> None:
         """Make ready for use. A database that is down is no error: it may come up later."""
-        if self.started:
+        if not self._started_loops.enter(asyncio.get_running_loop()) or self.started:
             return
         self.draining = False
         if self._metadata is not None and not await self._create_tables():
@@ -166,16 +167,23 @@ class Database:
         """Return everything: closes gracefully for `CLOSE_TIMEOUT` seconds, then cuts.
 
         Sessions that are still in use get up to 10 seconds to end; a later use opens new engines.
+        While other event loops run it too, only what this loop has is returned.
         """
-        was_started, self.started = self.started, False
-        self.begin_draining()
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self.drain()
-        if self._closings:
-            await asyncio.wait(self._closings, timeout=CLOSE_TIMEOUT)
+        here = asyncio.get_running_loop()
+        last = self._started_loops.leave(here)
+        if last:
+            was_started, self.started = self.started, False
+            self.begin_draining()
+        await self._end_tasks(here)
+        await self._until_returned(None if last else here, _DRAIN_TIMEOUT)
+        closings = {task for task in self._closings if task.get_loop() is here}
+        if closings:
+            await asyncio.wait(closings, timeout=CLOSE_TIMEOUT)
+        if not last:
+            engine = self._engines.take(here)
+            if engine is not None:
+                await self._dispose(here, engine)
+            return
         for loop, engine in self._engines.take_all():
             await self._dispose(loop, engine)
         if self._memory is not None:
@@ -185,6 +193,13 @@ class Database:
         if was_started:
             logger.info("Database {!r} stopped", self.name)
             self.activity.emit("db.stopped")
+
+    async def _end_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        tasks = {task for task in self._tasks if task.get_loop() is loop}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def begin_draining(self) -> None:
         """Have readiness say no from now on; requests in flight are served."""
@@ -200,9 +215,13 @@ class Database:
             Whether everything was returned in time.
         """
         self.begin_draining()
+        return await self._until_returned(None, timeout)
+
+    async def _until_returned(self, loop: asyncio.AbstractEventLoop | None, timeout: float) -> bool:
+        """Wait until nothing of a loop's, or of all loops', is in use."""
         deadline = time.monotonic() + timeout
         # Polled, because a connection may be returned in any of several loops and threads.
-        while self._in_use():
+        while self._in_use(loop):
             if time.monotonic() >= deadline:
                 held = "; ".join(str(holder) for holder in self.activity.holders())
                 logger.warning("Connections of {!r} are still in use: {}", self.name, held)
@@ -210,25 +229,29 @@ class Database:
             await asyncio.sleep(_DRAIN_STEP)
         return True
 
-    def _in_use(self) -> int:
-        pools = [elastic_pool(engine) for engine in self._engines.all()]
+    def _in_use(self, loop: asyncio.AbstractEventLoop | None) -> int:
+        engines = self._engines.all() if loop is None else (self._engines.existing(),)
+        pools = [elastic_pool(engine) for engine in engines if engine is not None]
         return sum(pool.checkedout() for pool in pools if pool is not None)
 
     async def _dispose(self, loop: asyncio.AbstractEventLoop | None, engine: AsyncEngine) -> None:
         """Dispose of an engine in its own loop."""
-        here = asyncio.get_running_loop()
         disposal = _dispose_within(engine, CLOSE_TIMEOUT)
-        if loop is None or loop is here:
+        if loop is None or loop is asyncio.get_running_loop():
             await disposal
             return
         try:
-            remote = asyncio.run_coroutine_threadsafe(disposal, loop)
-            await asyncio.wait_for(asyncio.wrap_future(remote), 2 * CLOSE_TIMEOUT)
-        except (RuntimeError, TimeoutError):  # that loop closed, or hangs in somebody's code
+            remote = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(disposal, loop))
+        except RuntimeError:  # that loop is closed
             disposal.close()
-            pool = elastic_pool(engine)
-            if pool is not None:
-                pool.abandon()
+        else:
+            await asyncio.wait({remote}, timeout=2 * CLOSE_TIMEOUT)
+            if remote.done() and not remote.cancelled() and remote.exception() is None:
+                return
+        # That loop hangs in somebody's code, or came to its end before it got to this.
+        pool = elastic_pool(engine)
+        if pool is not None:
+            pool.abandon()
 
     def _in_background(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.engine import elastic_pool
 
-__all__ = ["EnginesByLoop"]
+__all__ = ["EnginesByLoop", "StartedLoops"]
 
 _Loop = asyncio.AbstractEventLoop
 
@@ -77,6 +77,14 @@ class EnginesByLoop:
             unadopted = (self._unadopted,) if self._unadopted else ()
             return (*self._engines.values(), *unadopted)
 
+    def take(self, loop: _Loop) -> AsyncEngine | None:
+        """Remove the engine of one loop, for the caller to dispose of."""
+        with self._lock:
+            self._forget_parent()
+            if self._latest is not None and self._latest[0] is loop:
+                self._latest = None
+            return self._engines.pop(loop, None)
+
     def take_all(self) -> Iterator[tuple[_Loop | None, AsyncEngine]]:
         """Remove every engine, with its loop, for the caller to dispose of."""
         with self._lock:
@@ -101,6 +109,40 @@ class EnginesByLoop:
             self._pid = os.getpid()
             self._inherited.append((self._engines, self._unadopted, self._latest))
             self._engines, self._unadopted, self._latest = {}, None, None
+
+
+class StartedLoops:
+    """The loops that a database was started in, and not stopped yet.
+
+    An application that two threads serve, each with a loop, is started and stopped twice: the first
+    start and the last stop are the database's, the others are of the one loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loops: set[_Loop] = set()
+
+    def enter(self, loop: _Loop) -> bool:
+        """Note the start in a loop, and return whether it is the only one."""
+        with self._lock:
+            self._forget_closed()
+            self._loops.add(loop)
+            return self._loops == {loop}
+
+    def leave(self, loop: _Loop) -> bool:
+        """Note the stop in a loop, and return whether the database is to stop as a whole.
+
+        So it is too when a loop says so that never started it.
+        """
+        with self._lock:
+            self._forget_closed()
+            if loop not in self._loops:
+                self._loops.clear()
+            self._loops.discard(loop)
+            return not self._loops
+
+    def _forget_closed(self) -> None:
+        self._loops = {loop for loop in self._loops if not loop.is_closed()}
 
 
 def _running_loop() -> _Loop | None:
