@@ -33,7 +33,7 @@ from reviewpoint_db.engine import adopt_engine
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.litestar.commit import CommitRule, commit_rule
 from reviewpoint_db.litestar.listeners import configure_sessions
-from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.redaction import safe_error, safe_url
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -80,7 +80,7 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
 
     def __repr__(self) -> str:
         # advanced-alchemy's shows the connection string with its password.
-        url = "..." if self.connection_string is None else self.database.config.safe_url
+        url = self.connection_string and safe_url(self.connection_string)
         return f"{type(self).__name__}(bind_key={self.bind_key!r}, connection_string={url!r})"
 
     def use(self, database: Database) -> None:
@@ -147,6 +147,8 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
         """Make the session of a request by the maker that the application's state has now."""
         state = scope["litestar_app"].state
         maker = state.get(self.session_maker_app_state_key) or self.create_session_maker()
+        if maker is self.database.sessionmaker:
+            return self.database.open_session()  # counted
         session: AsyncSession = maker()
         return session
 
@@ -160,7 +162,12 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
         self.update_app_state(app)
         if self.create_all:
             await self.create_all_metadata(app)
-        yield
+        try:
+            yield
+        finally:
+            if self.routing_config is not None:
+                # Its engines are advanced-alchemy's, one for each replica; ours is the database's.
+                await cast("Any", self.session_maker).close_all()
 
     async def create_all_metadata(self, app: Litestar) -> None:  # noqa: ARG002  their signature
         """Create the tables that are missing; a database that cannot be reached is logged."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
@@ -30,10 +30,6 @@ from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError
 from reviewpoint_db.litestar.middleware import is_logged, origin
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
-
-if TYPE_CHECKING:
-    from litestar.handlers import BaseRouteHandler
-    from litestar.types import ExceptionHandlersMap
 
 __all__ = ("database_error_handler", "repository_error_handler")
 
@@ -87,7 +83,8 @@ def _respond(
     request: AnyRequest, error: Exception, answer: ErrorAnswer, *, detail: str | None = None
 ) -> Response[Any]:
     _log(request, error, answer)
-    handlers = _handlers(request)
+    # Those of its routers and of the handler itself are among them.
+    handlers = request.route_handler.resolve_exception_handlers()
     unknown = isinstance(error, CommitOutcomeUnknownError)
     if answer.status == HTTP_500_INTERNAL_SERVER_ERROR:
         # No different from any other bug, and answered by who answers those.
@@ -116,16 +113,6 @@ def _respond(
         headers=headers,
         media_type=MediaType.JSON,
     ).to_response(request=request)
-
-
-def _handlers(request: AnyRequest) -> ExceptionHandlersMap:
-    """The application's handlers as they hold for this request, with its routers' and its own."""
-    scope: Any = request.scope
-    # Without a route the error was raised before one was found.
-    route_handler: BaseRouteHandler | None = scope.get("route_handler")
-    if route_handler is None:
-        return request.app.exception_handlers
-    return route_handler.resolve_exception_handlers()
 
 
 def _log(request: AnyRequest, error: Exception, answer: ErrorAnswer) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_origin, get_type_hints
 
 from litestar import Controller, Router
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListenerRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import Scope
@@ -24,7 +25,21 @@ from reviewpoint_db.database import Database
 if TYPE_CHECKING:
     from litestar.config.app import AppConfig
 
-__all__ = ("inject_databases", "provide_read_session", "provide_session")
+__all__ = (
+    "DatabaseDep",
+    "ReadSessionDep",
+    "SessionDep",
+    "inject_databases",
+    "provide_read_session",
+    "provide_session",
+)
+
+# Litestar 3 will inject only what says so, and 2.25 already warns of what does not.
+SessionDep = NamedDependency[AsyncSession]
+ReadSessionDep = NamedDependency[AsyncSession]
+DatabaseDep = NamedDependency[Database]
+
+_NAMES: Final[dict[str, Any]] = {"Database": Database, "NamedDependency": NamedDependency}
 
 
 def provide_session(name: str) -> Provide:
@@ -107,7 +122,7 @@ def _asked_by_handler(handler: BaseRouteHandler) -> list[str]:
     if isinstance(handler, WebsocketListenerRouteHandler):
         # Its function is Litestar's own wrapper; what the listener asks for was parsed before.
         parameters = handler.parsed_fn_signature.parameters
-        return [name for name, field in parameters.items() if field.annotation is Database]
+        return [name for name, field in parameters.items() if _is_database(field.raw, {})]
     return _asked_by_function(handler.fn)
 
 
@@ -128,7 +143,13 @@ def _asked_by_function(function: Callable[..., Any]) -> list[str]:
 
 def _is_database(annotation: Any, names: Mapping[str, Any]) -> bool:
     if isinstance(annotation, str):
-        # Imported for type checking alone, the name is not there; Litestar then finds ours.
-        default = Database if annotation == Database.__name__ else None
-        annotation = names.get(annotation, default)
+        holder = SimpleNamespace(__annotations__={"it": annotation})
+        try:
+            # Imported for type checking alone, `Database` is not among the names; Litestar then
+            # finds ours.
+            annotation = get_type_hints(holder, _NAMES | names, include_extras=True)["it"]
+        except (AttributeError, NameError, SyntaxError, TypeError):
+            return False  # Litestar finds it by other means, or has its own words for the error
+    if get_origin(annotation) is Annotated:
+        annotation = annotation.__origin__
     return annotation is Database

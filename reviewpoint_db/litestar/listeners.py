@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ("configure_sessions",)
 
-# What decides about the session's class and engine, which are ours.
-_OURS = ("bind", "class_", "sync_session_class")
+# The class is ours, made on top of `class_`, which the database knows already.
+_OURS = ("class_", "sync_session_class")
 
 
 def configure_sessions(maker: async_sessionmaker[Any], config: SQLAlchemyAsyncConfig) -> None:

@@ -95,10 +95,10 @@ class Setup(InitPlugin):
         databases = {binding.database.name: binding.database for binding in self._bindings}
         first = self._bindings[0].database
         app_config.state.databases = databases
-        theirs = list(app_config.middleware)
         for binding in self._bindings:
             self._add_sessions(app_config, binding)
-            self._add_routes(app_config, binding, theirs)
+        for binding in self._bindings:
+            self._add_routes(app_config, binding)
         inject_databases(app_config, first.name)
         app_config.signature_namespace.setdefault("Database", Database)
         self._add_error_handlers(app_config, first.config.retry_after)
@@ -129,14 +129,14 @@ class Setup(InitPlugin):
         if leave_to_unit_of_work in app_config.before_send:
             app_config.before_send.remove(leave_to_unit_of_work)
 
-    def _add_routes(self, app_config: AppConfig, binding: Binding, theirs: list[Any]) -> None:
+    def _add_routes(self, app_config: AppConfig, binding: Binding) -> None:
         if binding.path is not None:
             app_config.route_handlers += make_routes(
                 binding.database,
                 binding.path,
                 binding.access,
                 guards=binding.guards,
-                middleware=theirs,
+                middleware=app_config.middleware,
                 include_in_schema=binding.include_in_schema,
             )
 
