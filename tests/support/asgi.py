@@ -16,14 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
     Message = MutableMapping[str, Any]
-    Application = Callable[
-        [
-            MutableMapping[str, Any],
-            Callable[[], Awaitable[Message]],
-            Callable[[Message], Awaitable[None]],
-        ],
-        Awaitable[None],
-    ]
+    # Each framework types scope, receive and send in its own way.
+    Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 LIMIT = 10.0
 
