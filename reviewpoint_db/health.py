@@ -21,7 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.engine import backend_of, elastic_pool
-from reviewpoint_db.pool import connect_budget
+from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import code_of
 
@@ -173,14 +173,18 @@ class HealthProbe:
         task.add_done_callback(self._late.discard)
 
     async def _connection(self, timeout: float) -> CheckResult:
-        """Make one round trip: through the pool when it has room, else beside it."""
+        """Make one round trip: by an idle connection of the pool, or else beside the pool.
+
+        A pool without an idle one may be full, or have to connect: then it retries for as long as
+        its own deadline allows, when the answer here could be no at once.
+        """
         started = time.perf_counter()
         full = False
         try:
             pool = elastic_pool(self._database.engine)
             full = pool is not None and pool.full_since is not None
-            around = full or (pool is not None and pool.outage() is not None)
-            timing = None if around else await self._ping_pooled(timeout / 2)
+            idle = pool is None or pool.checkedin() > 0
+            timing = await self._ping_pooled(timeout / 2) if idle else None
             if timing is None:
                 timing = await self._ping_beside(started + timeout)
         except Exception as error:  # noqa: BLE001  a check reports, it never raises
@@ -204,13 +208,8 @@ class HealthProbe:
     async def _ping_beside(self, deadline: float) -> _Timing:
         """Ping by a connection that is opened for it, and counted nowhere."""
         started = time.perf_counter()
-        token = connect_budget.set(_remaining(deadline))
-        try:
-            # SQLAlchemy has no public way to connect as an engine does, but outside of its pool.
-            connect = self._database.engine.pool._create_connection  # noqa: SLF001
-            record: Any = await greenlet_spawn(connect)
-        finally:
-            connect_budget.reset(token)
+        pool = self._database.engine.pool
+        record: Any = await open_record(pool, self._backend, _remaining(deadline))
         connected = time.perf_counter()
         driver = record.driver_connection
         try:

@@ -9,8 +9,8 @@ place in the engine; this subclass replaces the queue behind it:
   was idle for `ping_after_idle` is pinged in one round trip, else it is trusted.
 * *Observed*: every wait, use, opening and closing is recorded in the `Activity`.
 
-`timeout` is one deadline for queue, connect, verification and retries. While the database does
-not accept connections, one waiter probes it, the others wait for its word or their deadline.
+`timeout` is one deadline for queue, connect, verification and retries. Connections are opened and
+closed in tasks of the pool, so that whoever waits may leave at any moment (`slots.py`).
 
 The private names of SQLAlchemy that this needs are `_do_get`, `_do_return_conn` and
 `_create_connection` (the extension points of a pool) and what `recreate()` copies;
@@ -21,50 +21,38 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
-from collections import deque
-from contextvars import ContextVar
+from contextvars import Context
 from typing import Any, Final
 
 from loguru import logger
+from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from reviewpoint_db.activity import Activity, CloseReason
+from reviewpoint_db.activity import Activity, CloseReason, Holder
 from reviewpoint_db.backend import Backend
+from reviewpoint_db.driver_errors import is_of_asyncpg
 from reviewpoint_db.errors import DatabaseUnavailableError, PoolTimeoutError
+from reviewpoint_db.pooled import (
+    CLOSE_TIMEOUT,
+    Pooled,
+    note_connection,
+    open_record,
+    retire_softly,
+)
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.slots import DeadlinePassed, Slot, Slots
+from reviewpoint_db.slots import DeadlinePassed, Slots
 from reviewpoint_db.sqlstate import is_transient_connect
 
-__all__ = ["CLOSE_TIMEOUT", "ElasticPool", "connect_budget"]
+__all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
-#: Seconds that a graceful close may take before the connection is cut.
-CLOSE_TIMEOUT: Final = 2.0
-#: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
-_LIFETIME_JITTER: Final = 0.1
-#: Seconds left to an attempt that starts at its deadline: it must fail, not wait for ever.
+#: Seconds left to a ping that starts at its deadline: it must fail, not wait for ever.
 _SOON: Final = 0.001
 #: How many holders the text of a PoolTimeoutError names.
 _NAMED_HOLDERS: Final = 5
-_STAMP: Final = "reviewpoint_db"
 #: Reasons to close a connection that could not be trusted any more.
 _UNFIT: Final = ("lost", "ping_failed", "invalidated", "unclean")
-
-#: Seconds that the connect under way may take; read by the engine's `do_connect` listener.
-connect_budget: ContextVar[float | None] = ContextVar("reviewpoint_db_connect_budget", default=None)
-
-
-class _Stamp:
-    """What the pool remembers of a connection."""
-
-    __slots__ = ("idle_since", "retire_at")
-
-    def __init__(self, now: float, lifetime: float) -> None:
-        self.idle_since = now
-        early = random.random() * _LIFETIME_JITTER
-        self.retire_at = now + lifetime * (1 - early) if lifetime > 0 else float("inf")
 
 
 class ElasticPool(AsyncAdaptedQueuePool):
@@ -106,149 +94,118 @@ class ElasticPool(AsyncAdaptedQueuePool):
         super().__init__(
             creator, pool_size=pool_size, max_overflow=max_overflow, timeout=timeout, **kw
         )
+        if "_dispatch" not in kw:  # else recreate() brings them along
+            event.listen(self, "connect", note_connection)
+            event.listen(self, "soft_invalidate", retire_softly)
         assert backend is not None  # create_engine gives both
         assert activity is not None
         self._backend = backend
         self._activity = activity
         self._lifetime = recycle
         self._idle_timeout = idle_timeout
-        self._ping_after_idle = ping_after_idle
+        self._ping_after_idle = ping_after_idle if backend.needs_ping else float("inf")
         self._connect_timeout = connect_timeout
-        self._slots: Slots[ConnectionPoolEntry] = Slots(
-            float("inf") if max_overflow < 0 else pool_size + max_overflow
+        self._slots: Slots[Pooled] = Slots(
+            float("inf") if max_overflow < 0 else pool_size + max_overflow, self._begin_opening
         )
         self._tickets = itertools.count()
-        self._leased: set[ConnectionPoolEntry] = set()
+        self._leased: dict[ConnectionPoolEntry, Pooled] = {}
         self._suspect_since = float("-inf")
         self._disposed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._upkeep: asyncio.TimerHandle | None = None
         self._upkeep_interval = max(min(idle_timeout / 4, 5.0), 0.01)
-        self._closings: set[asyncio.Task[None]] = set()
+        #: Openings, with their beginning by the loop's clock.
+        self._openings: dict[asyncio.Task[None], float] = {}
+        #: Closings, with what they close.
+        self._closings: dict[asyncio.Task[None], Pooled] = {}
 
     # -- checkout ---------------------------------------------------------------------------
 
     def _do_get(self) -> ConnectionPoolEntry:
-        started = time.perf_counter()
-        loop = self._loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
+        self._loop = asyncio.get_running_loop()
+        started = now = time.monotonic()
+        pooled = self._slots.take()
+        queued = pooled is None
+        if pooled is None or not self._trusted(pooled, now):
+            pooled = self._acquire(pooled)
+            now = time.monotonic()
+        self._leased[pooled.record] = pooled
+        pooled.holder = Holder(now)
+        self._activity.acquired(pooled.holder, now - started, queued=queued)
+        return pooled.record
+
+    def _trusted(self, pooled: Pooled, now: float) -> bool:
+        """Whether a connection may be used without a look at it."""
+        idle_since = pooled.idle_since
+        return (
+            now - idle_since <= self._ping_after_idle
+            and now < pooled.retire_at
+            and idle_since > self._suspect_since
+            and not self._backend.is_closed(pooled.driver)
+        )
+
+    def _acquire(self, pooled: Pooled | None) -> Pooled:
+        """Return a verified connection, after as many attempts as the deadline allows."""
+        arrived = self._running_loop.time()
+        deadline = arrived + self._timeout
         ticket = next(self._tickets)
-        lease = self._slots.take()
-        queued = lease is None
         try:
-            if lease is None:
-                lease = self._wait(ticket, deadline)
-            record = self._settle(lease, ticket, deadline)
+            while pooled is None or not self._verified(pooled, deadline):
+                pooled = await_only(self._slots.wait(ticket, deadline))
+        except DeadlinePassed:
+            raise self._expired(arrived) from self._slots.outage
         except asyncio.CancelledError:
             self._activity.acquire_canceled()
             raise
-        self._leased.add(record)
-        self._activity.acquired(id(record), time.perf_counter() - started, queued=queued)
-        return record
+        except Exception as error:
+            raise self._named(error) from error
+        return pooled
 
-    def _wait(self, ticket: int, deadline: float) -> ConnectionPoolEntry | Slot:
-        try:
-            return await_only(self._slots.wait(ticket, deadline))
-        except DeadlinePassed:
-            raise self._expired() from self._slots.outage
-
-    def _settle(
-        self, lease: ConnectionPoolEntry | Slot, ticket: int, deadline: float
-    ) -> ConnectionPoolEntry:
-        """Turn a lease into a verified connection, however many attempts the deadline allows."""
-        while True:
-            if not isinstance(lease, Slot) and self._verified(lease, deadline):
-                return lease
-            # From here on we hold a slot, be it that of the connection just discarded.
-            try:
-                record = self._open(deadline)
-            except Exception as error:
-                if not is_transient_connect(error):
-                    self._slots.recovered()
-                    self._slots.free()
-                    raise _wrapped(error) from error
-                self._slots.failed(error)
-            except BaseException:
-                self._slots.free()
-                raise
-            else:
-                self._slots.recovered()
-                return record
-            lease = self._wait(ticket, deadline)
-
-    def _verified(self, record: ConnectionPoolEntry, deadline: float) -> bool:
-        """Say whether an idle connection may be used; else it is closed and its slot is ours."""
-        stamp = _stamp_of(record)
-        driver = record.driver_connection
+    def _verified(self, pooled: Pooled, deadline: float) -> bool:
+        """Say whether a connection may be used; else it is closed, and its slot becomes free."""
         now = time.monotonic()
-        reason: CloseReason
-        if driver is None or stamp is None or self._backend.is_closed(driver):
-            reason = "lost"
-        elif now >= stamp.retire_at:
-            reason = "lifetime"
-        elif (
-            not self._backend.needs_ping
-            or (
-                now - stamp.idle_since <= self._ping_after_idle
-                and stamp.idle_since > self._suspect_since
-            )
-            or self._ping(record, driver, deadline)
-        ):
+        if self._trusted(pooled, now):
             return True
+        if self._backend.is_closed(pooled.driver):
+            self._discard(pooled, "lost")
+        elif now >= pooled.retire_at:
+            self._close_soon(pooled, "lifetime")
         else:
-            reason = "ping_failed"
-        if driver is not None and reason != "lifetime":
-            self._backend.terminate(driver)
-        record.invalidate()
-        self._activity.connection_closed(reason)
+            return not self._backend.needs_ping or self._ping(pooled, deadline)
         return False
 
-    def _ping(self, record: ConnectionPoolEntry, driver: Any, deadline: float) -> bool:
+    def _ping(self, pooled: Pooled, deadline: float) -> bool:
         timeout = max(min(self._connect_timeout, deadline - self._running_loop.time()), _SOON)
         self._activity.pinged()
         try:
-            await_only(self._backend.ping(driver, timeout))
+            await_only(self._backend.ping(pooled.driver, timeout))
         except Exception as error:  # noqa: BLE001 - whatever a ping raises, the connection is unfit
             logger.debug("A connection failed its ping and is replaced: {}", safe_error(error))
+            self._discard(pooled, "ping_failed")
             return False
         except BaseException:  # cancelled, and the answer to the ping may still arrive
-            self._backend.terminate(driver)
-            record.invalidate()
-            self._activity.connection_closed("ping_failed")
-            self._slots.free()
+            self._discard(pooled, "ping_failed")
             raise
         return True
 
-    def _open(self, deadline: float) -> ConnectionPoolEntry:
-        """Open a connection in a slot that is already counted."""
-        started = time.perf_counter()
-        remaining = max(deadline - self._running_loop.time(), _SOON)
-        token = connect_budget.set(min(self._connect_timeout, remaining))
-        try:
-            record = self._create_connection()
-        except Exception as error:
-            self._activity.connection_failed(safe_error(error))
-            raise
-        finally:
-            connect_budget.reset(token)
-        assert record.record_info is not None
-        record.record_info[_STAMP] = _Stamp(time.monotonic(), self._lifetime)
-        self._activity.connection_opened(time.perf_counter() - started)
-        return record
-
-    def _expired(self) -> Exception:
+    def _expired(self, arrived: float) -> Exception:
         self._activity.acquire_timed_out()
-        waiting = self._slots.waiting
-        if self._slots.outage is not None:
+        slots = self._slots
+        waiting = slots.waiting
+        # When connects hang, the pool is not what is full.
+        hanging = any(begun - arrived <= self._timeout / 2 for begun in self._openings.values())
+        if slots.outage is not None or hanging:
+            last = f"last attempt: {safe_error(slots.outage)}" if slots.outage else "no answer"
             return DatabaseUnavailableError(
                 f"Database {self._activity.name!r} accepted no connection within "
-                f"{self._timeout:g} s (last attempt: {safe_error(self._slots.outage)}; {waiting} waiting). "
+                f"{self._timeout:g} s ({last}; {waiting} waiting). "
                 "It is retried by itself; check that the server runs and the URL is right."
             )
         held = "; ".join(str(holder) for holder in self._activity.holders()[:_NAMED_HOLDERS])
         error = PoolTimeoutError(
             f"No connection of database {self._activity.name!r} became free within "
-            f"{self._timeout:g} s: all {self._slots.total} (pool.size {self.size()} + pool.max_overflow "
+            f"{self._timeout:g} s: all {slots.total} (pool.size {self.size()} + pool.max_overflow "
             f"{self._max_overflow}) are in use, {waiting} waiting. Held by: {held or 'nobody'}. "
             "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
             "or raise pool.size."
@@ -256,78 +213,135 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self._activity.emit("db.pool_exhausted", message=str(error))
         return error
 
+    def _named(self, error: Exception) -> Exception:
+        """Return the error of a refused connection as SQLAlchemy would name it."""
+        if isinstance(error, OSError):
+            return DatabaseUnavailableError(
+                f"The database cannot be reached: {safe_error(error)}. "
+                "Check the host, the port and the TLS settings of the URL."
+            )
+        if is_of_asyncpg(error):
+            # SQLAlchemy 2.0 lets them through as they are; as the DBAPI's, the engine wraps them.
+            dialect: Any = self._dialect
+            named: Exception = dialect.loaded_dbapi.OperationalError(str(error))
+            return named
+        return error
+
+    # -- opening ----------------------------------------------------------------------------
+
+    def _begin_opening(self) -> None:
+        task = self._running_loop.create_task(self._open())
+        self._openings[task] = self._running_loop.time()
+        task.add_done_callback(self._openings.pop)
+
+    async def _open(self) -> None:
+        started = time.monotonic()
+        try:
+            record = await open_record(self, self._backend, self._connect_timeout)
+        except Exception as error:  # noqa: BLE001 - it is handed to those who wait
+            self._activity.connection_failed(safe_error(error))
+            if is_transient_connect(error):
+                self._slots.failed(error)
+            else:
+                self._slots.refused(error)
+        except BaseException:
+            self._slots.gave_up()
+            raise
+        else:
+            pooled = Pooled(record, self._lifetime)
+            self._activity.connection_opened(pooled.idle_since - started)
+            if self._slots.opened(pooled):
+                self._kept()
+
     # -- return -----------------------------------------------------------------------------
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is self._loop:
+        loop = self._running_loop
+        if loop is _loop_of_this_thread():
             self._take_back(record)
-        elif not self._running_loop.is_closed():  # the garbage collector runs in any thread
-            self._running_loop.call_soon_threadsafe(self._take_back, record)
+        elif not loop.is_closed():  # the garbage collector runs in any thread
+            loop.call_soon_threadsafe(self._take_back, record)
+        elif record in self._leased:
+            self._abandon(self._leased.pop(record))
 
     def _take_back(self, record: ConnectionPoolEntry) -> None:
-        self._activity.released(id(record))
-        self._leased.discard(record)
-        stamp = _stamp_of(record)
-        driver = record.driver_connection
-        if driver is None or stamp is None:
+        now = time.monotonic()
+        pooled = self._leased.pop(record, None)
+        if pooled is None or pooled.holder is None:
+            return  # returned twice, or to a pool that was abandoned meanwhile
+        self._activity.released(pooled.holder, now)
+        pooled.holder = None
+        if record.dbapi_connection is not pooled.adapted:
+            pooled.look()
+        if pooled.adapted is None:
             self._activity.connection_closed("invalidated")
             self._slots.free()
-        elif self._backend.is_closed(driver):
-            self._close_soon(record, "lost")
-        elif self._backend.in_transaction(driver):
-            self._backend.terminate(driver)
-            self._close_soon(record, "unclean")
-        elif self._disposed:
-            self._close_soon(record, "disposed")
-        elif (now := time.monotonic()) >= stamp.retire_at:
-            self._close_soon(record, "lifetime")
+        elif self._backend.in_transaction(pooled.driver):
+            self._discard(pooled, "unclean")
+        elif now >= pooled.retire_at:
+            self._close_soon(pooled, "lifetime")
         else:
-            stamp.idle_since = now
-            if self._slots.offer(record) and self._upkeep is None:
-                self._schedule_upkeep()
+            pooled.idle_since = now
+            if self._slots.offer(pooled):
+                self._kept()
 
-    def _schedule_upkeep(self) -> None:
-        self._upkeep = self._running_loop.call_later(self._upkeep_interval, self._maintain)
+    def _kept(self) -> None:
+        """See to it that what became idle is closed one day, or now in a disposed pool."""
+        if self._disposed:
+            self._close_idle()
+        elif self._upkeep is None:
+            # A context of its own: that of the request which is running would live as long.
+            self._upkeep = self._running_loop.call_later(
+                self._upkeep_interval, self._maintain, context=Context()
+            )
 
     def _maintain(self) -> None:
         """Retire what is idle for too long, too old or dead; runs while anything is idle."""
         self._upkeep = None
         now = time.monotonic()
-        kept: deque[ConnectionPoolEntry] = deque()
-        total = self._slots.total
-        for record in self._slots.idle:  # the longest idle first
-            stamp, driver = _stamp_of(record), record.driver_connection
-            if stamp is None or driver is None or self._backend.is_closed(driver):
-                self._close_soon(record, "lost")
-            elif now >= stamp.retire_at:
-                self._close_soon(record, "lifetime")
-            elif total > self.size() and now - stamp.idle_since >= self._idle_timeout:
-                total -= 1
-                self._close_soon(record, "idle")
+        surplus = self._slots.total - self.size()
+        for pooled in tuple(self._slots.idle):  # the longest idle first
+            if self._backend.is_closed(pooled.driver):
+                reason: CloseReason = "lost"
+            elif now >= pooled.retire_at:
+                reason = "lifetime"
+            elif surplus > 0 and now - pooled.idle_since >= self._idle_timeout:
+                reason = "idle"
             else:
-                kept.append(record)
-        self._slots.idle = kept
-        if kept:
-            self._schedule_upkeep()
+                continue
+            surplus -= 1
+            self._slots.idle.remove(pooled)
+            self._close_soon(pooled, reason)
+        if self._slots.idle:
+            self._kept()
 
-    def _close_soon(self, record: ConnectionPoolEntry, reason: CloseReason) -> None:
+    # -- closing ----------------------------------------------------------------------------
+
+    def _discard(self, pooled: Pooled, reason: CloseReason) -> None:
+        """Cut a connection that is not to be trusted, without a word to the server."""
+        self._backend.terminate(pooled.driver)
+        self._close_soon(pooled, reason)
+
+    def _close_soon(self, pooled: Pooled, reason: CloseReason) -> None:
         """Close a connection outside of anybody's request; its slot is free afterwards."""
         self._activity.connection_closed(reason)
-        task = self._running_loop.create_task(self._close(record))
-        self._closings.add(task)
-        task.add_done_callback(self._closings.discard)
+        task = self._running_loop.create_task(self._close(pooled, fit=reason not in _UNFIT))
+        self._closings[task] = pooled
+        task.add_done_callback(self._closings.pop)
 
-    async def _close(self, record: ConnectionPoolEntry) -> None:
+    async def _close(self, pooled: Pooled, *, fit: bool) -> None:
         try:
-            if record.driver_connection is not None:
-                await self._backend.close(record.driver_connection, CLOSE_TIMEOUT)
-            await greenlet_spawn(record.invalidate)
+            await self._backend.close(pooled.driver, CLOSE_TIMEOUT)
+            # The driver's connection is closed by now, so that this waits for nothing.
+            await greenlet_spawn(pooled.record.close if fit else pooled.record.invalidate)
+        except Exception as error:  # noqa: BLE001 - a listener is foreign code
+            logger.warning("A connection was closed with an error: {}", safe_error(error))
         finally:
             self._slots.free()
+
+    def _close_idle(self) -> None:
+        while self._slots.idle:
+            self._close_soon(self._slots.idle.popleft(), "disposed")
 
     # -- the whole pool -----------------------------------------------------------------------
 
@@ -338,29 +352,51 @@ class ElasticPool(AsyncAdaptedQueuePool):
     def dispose(self) -> None:
         """Close the idle connections within `CLOSE_TIMEOUT`; late returns are closed as well."""
         self._disposed = True
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            self._upkeep = None
-        for record in self._slots.idle:
-            self._close_soon(record, "disposed")
-        self._slots.idle.clear()
-        if self._closings:
-            await_only(asyncio.wait(self._closings))
+        loop = self._loop
+        if loop is None:
+            return  # never used
+        if loop.is_closed():
+            self.abandon()
+        elif loop is not _loop_of_this_thread():
+            loop.call_soon_threadsafe(self._close_idle)
+        else:
+            self._close_idle()
+            await_only(self._end_tasks())
+
+    async def _end_tasks(self) -> None:
+        """Wait until all is closed, for `CLOSE_TIMEOUT`, and cut the rest."""
+        deadline = self._running_loop.time() + CLOSE_TIMEOUT
+        while tasks := {*self._openings, *self._closings}:
+            left = deadline - self._running_loop.time()
+            if left > 0:
+                await asyncio.wait(tasks, timeout=left)
+                continue
+            for pooled in self._closings.values():
+                self._backend.terminate(pooled.driver)
+            for task in self._openings:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
+            return
 
     def terminate(self) -> None:
         """Cut every connection that is still out, without waiting for the server."""
-        for record in tuple(self._leased):
-            if record.driver_connection is not None:
-                self._backend.terminate(record.driver_connection)
+        for pooled in self._leased.values():
+            self._backend.terminate(pooled.driver)
 
     def abandon(self) -> None:
         """Cut all connections of a pool whose event loop is closed."""
-        for record in (*self._slots.idle, *self._leased):
-            if record.driver_connection is not None:
-                self._backend.abandon(record.driver_connection)
-        self._slots.idle.clear()
+        for pooled in (*self._slots.idle, *self._leased.values()):
+            self._abandon(pooled)
+        for pooled in self._closings.values():  # counted already
+            self._backend.abandon(pooled.driver)
         self._leased.clear()
-        self._slots.total = 0
+        self._slots = Slots(self._slots.limit, self._begin_opening)
+
+    def _abandon(self, pooled: Pooled) -> None:
+        if pooled.holder is not None:
+            self._activity.released(pooled.holder, time.monotonic())
+        self._activity.connection_closed("disposed")
+        self._backend.abandon(pooled.driver)
 
     def recreate(self) -> ElasticPool:
         """Return an empty pool with the same settings and the same `Activity`."""
@@ -426,16 +462,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
         return self._loop
 
 
-def _stamp_of(record: ConnectionPoolEntry) -> _Stamp | None:
-    info = record.record_info
-    return info.get(_STAMP) if info else None
-
-
-def _wrapped(error: Exception) -> Exception:
-    """Wrap a socket's bare error; the driver's own are wrapped by SQLAlchemy."""
-    if isinstance(error, OSError):
-        return DatabaseUnavailableError(
-            f"The database cannot be reached: {safe_error(error)}. "
-            "Check the host, the port and the TLS settings of the URL."
-        )
-    return error
+def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

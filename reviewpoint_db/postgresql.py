@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from reviewpoint_db.pool import connect_budget
-
 __all__ = ["PostgreSQL"]
+
+_Hook = Callable[[Any], Awaitable[None]]
+#: SQLAlchemy's hooks that set codecs on each new connection.
+_CODEC_HOOKS: Final = (
+    "setup_asyncpg_json_codec",
+    "setup_asyncpg_jsonb_codec",
+    "_disable_asyncpg_inet_codecs",
+)
+_TYPE_NUMBERS: Final = {"json": 114, "jsonb": 3802, "inet": 869, "cidr": 650}
 
 
 class PostgreSQL:
@@ -59,10 +66,49 @@ class PostgreSQL:
             driver.terminate()
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
-        """Bound each connect by what is left of the checkout's deadline."""
+        """Have new connections set up without asking the server what every server answers alike."""
+        dialect: Any = engine.sync_engine.dialect
+        for name in _CODEC_HOOKS:
+            hook = getattr(dialect, name, None)
+            if hook is not None:
+                setattr(dialect, name, _without_introspection(hook))
 
-        @event.listens_for(engine.sync_engine, "do_connect")
-        def bound(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
-            budget = connect_budget.get()
-            if budget is not None:
-                parameters["timeout"] = budget
+
+def _without_introspection(hook: _Hook) -> _Hook:
+    async def set_codecs(connection: Any) -> None:
+        await hook(_Codecs(connection.driver_connection))
+
+    return set_codecs
+
+
+class _Codecs:
+    """Stands in for a connection in SQLAlchemy's hooks, which call its `set_type_codec`.
+
+    asyncpg looks each type up by its name, which costs two round trips a type and connection; the
+    types of the server itself have the same number everywhere (its pg_type.dat).
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._connection = self  # where SQLAlchemy looks for asyncpg's connection
+
+    async def set_type_codec(
+        self,
+        typename: str,
+        *,
+        schema: str,
+        encoder: Any,
+        decoder: Any,
+        format: str,  # noqa: A002 - asyncpg's name
+    ) -> None:
+        """Do what asyncpg's method of this name does, for a type whose number is known."""
+        try:
+            # asyncpg has no public way to name a type by its number.
+            settings = self._driver._protocol.get_settings()  # noqa: SLF001
+            add_codec, oid = settings.add_python_codec, _TYPE_NUMBERS[typename]
+        except (AttributeError, KeyError):
+            await self._driver.set_type_codec(
+                typename, schema=schema, encoder=encoder, decoder=decoder, format=format
+            )
+        else:
+            add_codec(oid, typename, schema, [], "scalar", encoder, decoder, format)

@@ -1,8 +1,11 @@
 """Slots: who may have a connection next. The fair queue behind the pool, free of SQLAlchemy.
 
-A *lease* is either an idle connection or a slot, the right to open one. Whoever finds neither waits
-in the order of arrival. While the database accepts no connections, nobody opens any but one prober
-at a time: the first in the queue, after a pause that doubles.
+Whoever finds no idle connection waits in the order of arrival. Whatever becomes free goes to the
+first who waits, be it that another one gave it back or that it was opened meanwhile: an opening
+belongs to the pool, not to the one who waits, whose cancellation or deadline cannot disturb it.
+
+A *slot* is the right to have one connection open, and there are `limit` of them. While the database
+accepts no connections, one slot is used at a time, after a pause that doubles: the probe.
 
 Everything here runs in one event loop and never awaits but in `wait`.
 """
@@ -13,22 +16,18 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Callable
+from contextvars import Context
 from typing import Final, Generic, TypeVar
 
-__all__ = ["SLOT", "DeadlinePassed", "Slot", "Slots"]
+__all__ = ["DeadlinePassed", "Slots"]
 
 C = TypeVar("C")
 
 #: Seconds between two attempts to connect during an outage, before jitter; doubled up to the longest.
 _FIRST_PAUSE: Final = 0.05
+_DOUBLINGS: Final = 5
 _LONGEST_PAUSE: Final = 1.0
-
-
-class Slot:
-    """The right to open one connection."""
-
-
-SLOT: Final = Slot()
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the error that users see
@@ -36,18 +35,23 @@ class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the erro
 
 
 class _Waiter(Generic[C]):
-    """One who waits, with the ticket of his arrival."""
+    """One who waits, with the ticket of his arrival, and what he is woken with."""
 
-    __slots__ = ("future", "served", "ticket")
+    __slots__ = ("connection", "error", "ticket", "woken")
 
-    def __init__(self, ticket: int, future: asyncio.Future[C | Slot]) -> None:
+    def __init__(self, ticket: int, woken: asyncio.Future[None]) -> None:
         self.ticket = ticket
-        self.future = future
-        self.served = False
+        self.woken = woken
+        self.connection: C | None = None
+        self.error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.woken.set_result(None)
 
     def expire(self) -> None:
-        if not self.future.done():
-            self.future.set_exception(DeadlinePassed())
+        if not self.woken.done():
+            self.fail(DeadlinePassed())
 
 
 class Slots(Generic[C]):
@@ -55,23 +59,28 @@ class Slots(Generic[C]):
 
     Args:
         limit: How many connections may be open; `float("inf")` for no limit.
+        open_one: Begins to open a connection and returns at once. It reports by `opened`,
+            `failed`, `refused` or `gave_up`.
 
     Example:
-        >>> lease = slots.take() or await slots.wait(ticket, deadline)
+        >>> connection = slots.take() or await slots.wait(ticket, deadline)
         >>> slots.offer(connection)     # it comes back
         >>> slots.free()                # or it was closed
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, open_one: Callable[[], None]) -> None:
         self.limit = limit
         #: Connections that are open, being opened or being closed.
         self.total = 0
+        #: Connections that are being opened.
+        self.opening = 0
         #: Connections that nobody uses; the longest idle first.
         self.idle: deque[C] = deque()
         #: Monotonic seconds since which neither a connection nor a slot was free, or None.
         self.full_since: float | None = None
         #: Why the last attempt to connect failed, while none succeeds.
         self.outage: Exception | None = None
+        self._open_one = open_one
         self._waiters: deque[_Waiter[C]] = deque()
         self._probe: asyncio.TimerHandle | None = None
         self._failed_probes = 0
@@ -79,23 +88,19 @@ class Slots(Generic[C]):
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._waiters)
+        return sum(not waiter.woken.done() for waiter in self._waiters)
 
-    def take(self) -> C | Slot | None:
-        """Take what is free, the most recently used connection first, unless others wait for it."""
-        lease: C | Slot | None = None
-        if not self._waiters:
-            if self.idle:
-                lease = self.idle.pop()
-            elif self.total < self.limit and self.outage is None:
-                self.total += 1
-                lease = SLOT
-        if self.full_since is None and not self.idle and self.total >= self.limit:
-            self.full_since = time.monotonic()
-        return lease
+    def take(self) -> C | None:
+        """Take the most recently used idle connection, unless there is none or others wait."""
+        if not self.idle or (self._waiters and self._first() is not None):
+            return None
+        connection = self.idle.pop()
+        if not self.idle:
+            self._note_if_full()
+        return connection
 
-    async def wait(self, ticket: int, deadline: float) -> C | Slot:
-        """Queue behind all smaller tickets until something is handed over.
+    async def wait(self, ticket: int, deadline: float) -> C:
+        """Queue behind all smaller tickets until a connection is handed over.
 
         Args:
             ticket: The arrival; whoever queues again keeps it, and with it the place.
@@ -107,17 +112,25 @@ class Slots(Generic[C]):
         loop = asyncio.get_running_loop()
         waiter: _Waiter[C] = _Waiter(ticket, loop.create_future())
         self._enqueue(waiter)
+        if self.idle:  # left behind while this one tried another that was dead
+            self.offer(self.idle.pop())
+            self._note_if_full()
+        self._grow()
         expiry = loop.call_at(deadline, waiter.expire)
         try:
-            return await waiter.future
+            await waiter.woken
         except asyncio.CancelledError:
-            if waiter.served:  # cancelled in the very moment in which it was served
-                self._pass_on(waiter.future.result())
+            if waiter.connection is not None:  # cancelled in the very moment it was served
+                self.offer(waiter.connection)
             raise
         finally:
             expiry.cancel()
-            if not waiter.served:
+            if waiter.connection is None and waiter in self._waiters:
                 self._waiters.remove(waiter)
+        if waiter.connection is None:
+            assert waiter.error is not None
+            raise waiter.error
+        return waiter.connection
 
     def _enqueue(self, waiter: _Waiter[C]) -> None:
         place = len(self._waiters)
@@ -125,21 +138,14 @@ class Slots(Generic[C]):
             place -= 1
         self._waiters.insert(place, waiter)
 
-    def _serve(self, lease: C | Slot) -> bool:
-        """Hand a lease to the first who waits; False when nobody does."""
-        for waiter in self._waiters:
-            if not waiter.future.done():
-                self._waiters.remove(waiter)
-                waiter.served = True
-                waiter.future.set_result(lease)
-                return True
-        return False
-
-    def _pass_on(self, lease: C | Slot) -> None:
-        if isinstance(lease, Slot):
-            self.free()
-        else:
-            self.offer(lease)
+    def _first(self) -> _Waiter[C] | None:
+        """Return the first who still waits: one that was cancelled may not have run since."""
+        waiters = self._waiters
+        while waiters:
+            if not waiters[0].woken.done():
+                return waiters[0]
+            waiters.popleft()
+        return None
 
     def offer(self, connection: C) -> bool:
         """Give a connection to the first who waits, or keep it as idle.
@@ -147,46 +153,95 @@ class Slots(Generic[C]):
         Returns:
             Whether it was kept.
         """
-        if self._serve(connection):
-            return False
-        self.idle.append(connection)
-        self.full_since = None
-        return True
+        waiter = self._first() if self._waiters else None
+        if waiter is None:
+            self.idle.append(connection)
+            self.full_since = None
+            return True
+        self._waiters.popleft()
+        waiter.connection = connection
+        waiter.woken.set_result(None)
+        return False
 
     def free(self) -> None:
-        """Give up a slot whose connection is closed, or was never opened."""
-        if self.outage is None and self._serve(SLOT):
-            return
+        """Give up a slot whose connection is closed."""
         self.total -= 1
         self.full_since = None
-        if self.outage is not None and self._probe is None:
-            pause = min(_FIRST_PAUSE * 2**self._failed_probes, _LONGEST_PAUSE)
-            pause *= random.uniform(0.5, 1.5)
-            self._failed_probes += 1
-            self._probe = asyncio.get_running_loop().call_later(pause, self._send_probe)
+        self._grow()
+
+    # -- opening ------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Open connections for those who wait, as far as the limit allows; probe in an outage."""
+        if self.outage is not None:
+            if self._probe is None and not self.opening:
+                self._schedule_probe()
+            return
+        while self.total < self.limit and self.waiting > self.opening:
+            self._open()
+
+    def _open(self) -> None:
+        self.total += 1
+        self.opening += 1
+        self._note_if_full()
+        self._open_one()
+
+    def _note_if_full(self) -> None:
+        if self.full_since is None and not self.idle and self.total >= self.limit:
+            self.full_since = time.monotonic()
+
+    def opened(self, connection: C) -> bool:
+        """Take in a new connection.
+
+        Returns:
+            Whether it was kept, since nobody waits any more.
+        """
+        self.opening -= 1
+        self._end_outage()
+        kept = self.offer(connection)
+        self._grow()
+        return kept
 
     def failed(self, error: Exception) -> None:
-        """The database accepted no connection for the holder of a slot, which is given up."""
+        """Note that the database accepts no connections at present."""
+        self.opening -= 1
         self.outage = error
         self.free()
 
-    def _send_probe(self) -> None:
-        """Let the first who waits try to connect; when nobody waits, the next arrival will."""
-        self._probe = None
-        self.total += 1
-        if not self._serve(SLOT):
-            self.total -= 1
-            self.recovered()
+    def refused(self, error: Exception) -> None:
+        """Note that the database refuses our connections, and tell the first who waits."""
+        self.opening -= 1
+        self._end_outage()
+        waiter = self._first()
+        if waiter is not None:
+            waiter.fail(error)
+        self.free()
 
-    def recovered(self) -> None:
-        """The database answers: let everybody connect who finds a free slot."""
+    def gave_up(self) -> None:
+        """Note that an opening was abandoned, without a word from the database."""
+        self.opening -= 1
+        self.free()
+
+    def _schedule_probe(self) -> None:
+        pause = min(_FIRST_PAUSE * 2 ** min(self._failed_probes, _DOUBLINGS), _LONGEST_PAUSE)
+        pause *= random.uniform(0.5, 1.5)
+        self._failed_probes += 1
+        # A context of its own: that of the request which is running would live as long.
+        self._probe = asyncio.get_running_loop().call_later(
+            pause, self._send_probe, context=Context()
+        )
+
+    def _send_probe(self) -> None:
+        """Try to connect for those who wait; when nobody waits, the next arrival will."""
+        self._probe = None
+        if self.waiting:
+            self._open()
+        else:
+            self._end_outage()
+
+    def _end_outage(self) -> None:
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
         self.outage = None
         self._failed_probes = 0
-        while self.total < self.limit and self._waiters:
-            self.total += 1
-            if not self._serve(SLOT):
-                self.total -= 1
-                return

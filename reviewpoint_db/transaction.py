@@ -49,6 +49,7 @@ class UnitOfWork:
     """
 
     __slots__ = (
+        "__weakref__",
         "_commit",
         "_database",
         "_open_session",

@@ -1,0 +1,98 @@
+"""What the pool knows of one connection, and how it is opened within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextvars import ContextVar
+from typing import Any, Final
+
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.util import greenlet_spawn
+
+from reviewpoint_db.activity import Holder
+from reviewpoint_db.backend import Backend
+
+__all__ = ["CLOSE_TIMEOUT", "Pooled", "note_connection", "open_record", "retire_softly"]
+
+#: Seconds that a graceful close may take before the connection is cut.
+CLOSE_TIMEOUT: Final = 2.0
+#: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
+_LIFETIME_JITTER: Final = 0.1
+_KEY: Final = "reviewpoint_db"
+
+#: Where `note_connection` leaves what the connect under way has made.
+_made: ContextVar[list[Any] | None] = ContextVar("reviewpoint_db_made", default=None)
+
+
+class Pooled:
+    """A connection of the pool: SQLAlchemy's record of it, the driver's own, and our notes.
+
+    Times are monotonic seconds.
+    """
+
+    __slots__ = ("adapted", "driver", "holder", "idle_since", "lifetime", "record", "retire_at")
+
+    def __init__(self, record: ConnectionPoolEntry, lifetime: float) -> None:
+        self.record = record
+        self.lifetime = lifetime
+        #: Who has it, while it is out.
+        self.holder: Holder | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Look at what SQLAlchemy has in the record now: it may have replaced it."""
+        self.idle_since = time.monotonic()
+        early = random.random() * _LIFETIME_JITTER
+        self.retire_at = (
+            self.idle_since + self.lifetime * (1 - early) if self.lifetime > 0 else float("inf")
+        )
+        self.adapted = self.record.dbapi_connection
+        self.driver: Any = self.record.driver_connection
+        if self.record.record_info is not None:
+            self.record.record_info[_KEY] = self
+
+
+def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object) -> None:
+    """Replace a connection at its return: for the pool's event `soft_invalidate`.
+
+    SQLAlchemy would replace it after the next checkout, outside of the pool's deadline.
+    """
+    pooled: Pooled | None = (record.record_info or {}).get(_KEY)
+    if pooled is not None:
+        pooled.retire_at = float("-inf")
+
+
+def note_connection(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """Note a connection before it is set up: for the pool's event `connect`."""
+    made = _made.get()
+    if made is not None:
+        made.append(connection)
+
+
+async def open_record(pool: Pool, backend: Backend, timeout: float) -> ConnectionPoolEntry:
+    """Open a connection as the pool's engine does, but without the pool's counting it.
+
+    Args:
+        pool: Whose settings and listeners are used.
+        backend: The driver's answers.
+        timeout: Seconds, for the connect and all that listeners do with the new connection.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    made: list[Any] = []
+    token = _made.set(made)
+    try:
+        async with asyncio.timeout(timeout):
+            # SQLAlchemy has no public name for this; `_do_get` of its own pools calls it.
+            return await greenlet_spawn(pool._create_connection)  # noqa: SLF001
+    except BaseException:
+        # SQLAlchemy 2.0 leaves a connection open whose listeners failed or were cancelled.
+        for connection in made:
+            backend.terminate(connection.driver_connection)
+            await backend.close(connection.driver_connection, CLOSE_TIMEOUT)
+        raise
+    finally:
+        _made.reset(token)
