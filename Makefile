@@ -51,17 +51,16 @@ run: $(VENV)/.run ## Serve the example application on http://127.0.0.1:8000.
 	@echo
 	@echo "  the example        http://127.0.0.1:$(PORT)/"
 	@echo "  its API            http://127.0.0.1:$(PORT)/schema"
-	@echo "  the database page  http://127.0.0.1:$(PORT)/db/"
 	@echo "  health             http://127.0.0.1:$(PORT)/db/health"
 	@echo "  debug              http://127.0.0.1:$(PORT)/db/debug"
 	@echo
 	$(BIN)/python -m uvicorn example_app.app:app --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.dev ## Run all tests, on SQLite and on PostgreSQL servers of their own.
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
 test-lowest: $(LOWEST)/.test ## Run all tests on the lowest versions that pyproject.toml allows.
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -o cache_dir=$(LOWEST)/.pytest_cache \
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \
 		$(PYTEST_ARGS) $(TESTS)
 
 check: $(VENV)/.dev ## Lint, format, types, import contract, documentation.
@@ -77,7 +76,7 @@ format: $(VENV)/.dev ## Let ruff format the code and fix what it can.
 
 coverage: $(VENV)/.dev ## Run all tests and demand 100% branch coverage of the package.
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
