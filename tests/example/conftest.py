@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from litestar.testing import AsyncTestClient
 
-from example_app.app import create_app
-from reviewpoint_db import DatabaseConfig
-from tests.example.service import Service
+from tests.example.service import Service, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,6 +14,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def service(database_url: str) -> AsyncIterator[Service]:
-    app = create_app(DatabaseConfig(url=database_url, environment="test"))
-    async with AsyncTestClient(app) as http:
-        yield Service(http)
+    async with serving(database_url) as service:
+        yield service
+
+
+@pytest.fixture
+async def postgres_service(postgres_url: str) -> AsyncIterator[Service]:
+    async with serving(postgres_url) as service:
+        yield service

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from example_app.app import create_app
+from reviewpoint_db import DatabaseConfig
+from tests.support.asgi import client, running
+
 if TYPE_CHECKING:
-    from httpx import Response
+    from collections.abc import AsyncIterator
+
+    from httpx import AsyncClient, Response
     from litestar import Litestar
-    from litestar.testing import AsyncTestClient
 
 PAPER = {
     "title": "On tests",
@@ -20,7 +26,7 @@ PAPER = {
 
 @dataclass
 class Service:
-    http: AsyncTestClient[Litestar]
+    http: AsyncClient
 
     async def submit(self, **fields: str) -> dict[str, Any]:
         return created(await self.http.post("/papers", json=PAPER | fields))
@@ -56,3 +62,15 @@ def created(answer: Response) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
     return body
+
+
+def example(url: str) -> Litestar:
+    return create_app(DatabaseConfig(url=url, environment="test"))
+
+
+@asynccontextmanager
+async def serving(url: str) -> AsyncIterator[Service]:
+    """Run the example; other than Litestar's test client, this one sends requests side by side."""
+    app = example(url)
+    async with running(app), client(app) as http:
+        yield Service(http)

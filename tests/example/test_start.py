@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from litestar.testing import AsyncTestClient
 
-from example_app.app import create_app
-from reviewpoint_db import DatabaseConfig
+from tests.example.service import example, serving
+from tests.support.asgi import client, running
 from tests.support.server import ROOT, AsgiServer
 
 if TYPE_CHECKING:
@@ -46,16 +45,15 @@ async def test_seed_data_is_written_once(service: Service, database_url: str) ->
     """An application that starts on a database with data in it leaves it as it is."""
     await service.join("Rita")
     await service.submit()
-    again = create_app(DatabaseConfig(url=database_url, environment="test"))
-    async with AsyncTestClient(again) as http:
-        assert (await http.get("/papers")).json()["total"] == 13
-        assert (await http.get("/reviewers")).json()["total"] == 6
+    async with serving(database_url) as again:
+        assert (await again.http.get("/papers")).json()["total"] == 13
+        assert (await again.http.get("/reviewers")).json()["total"] == 6
 
 
 async def test_the_application_starts_again(database_url: str) -> None:
-    app = create_app(DatabaseConfig(url=database_url, environment="test"))
+    app = example(database_url)
     for _ in range(2):
-        async with AsyncTestClient(app) as http:
+        async with running(app), client(app) as http:
             assert (await http.get("/papers")).json()["total"] == 12
             assert (await http.get("/db/health")).json()["status"] == "healthy"
 
