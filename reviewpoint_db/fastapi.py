@@ -13,29 +13,25 @@ With a session class of one's own (SQLModel's, say) the alias is one's own too:
     SessionDep = Annotated[SQLModelSession, Depends(get_session)]
 """
 
-from __future__ import annotations
-
-from collections.abc import Awaitable, Callable, Sequence
+# Annotations are evaluated here: older versions of FastAPI cannot read those of a callable object
+# when they are texts.
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, params
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
+from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp
 
 from reviewpoint_db import starlette
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.starlette.routes import Endpoint
 from reviewpoint_db.starlette.setup import install, make_database
-
-if TYPE_CHECKING:
-    from fastapi import Response
-    from sqlalchemy import MetaData
-    from starlette.requests import Request
-
-    from reviewpoint_db.config import DatabaseConfig
-    from reviewpoint_db.database import Database
-    from reviewpoint_db.transaction import CommitMode
+from reviewpoint_db.transaction import CommitMode
 
 __all__ = [
     "ReadSessionDep",
@@ -90,7 +86,7 @@ def setup_database(
         guard if isinstance(guard, params.Depends) else Depends(guard) for guard in guards or ()
     ]
 
-    def guarded(where: str, endpoint: Callable[[Request], Awaitable[Response]]) -> APIRoute:
+    def guarded(where: str, endpoint: Endpoint) -> APIRoute:
         route = APIRoute(
             where,
             endpoint,
@@ -98,8 +94,7 @@ def setup_database(
             dependencies=given,
             dependency_overrides_provider=app,
         )
-        # FastAPI's routes rely on this middleware, which stands further inside.
-        route.app = AsyncExitStackMiddleware(route.app)
+        route.app = _with_exit_stack(route.app)
         return route
 
     return install(
@@ -111,6 +106,15 @@ def setup_database(
         guarded=guarded,
         guards_given=bool(given),
     )
+
+
+def _with_exit_stack(route: ASGIApp) -> ASGIApp:
+    """Give a route of FastAPI's the exit stack that it looks for, and that is made further inside."""
+    try:
+        from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+    except ImportError:  # pragma: no cover - older versions, whose routes bring their own
+        return route
+    return AsyncExitStackMiddleware(route)
 
 
 async def get_session(connection: HTTPConnection) -> AsyncSession:

@@ -95,7 +95,9 @@ async def test_events_and_the_lifespans_of_routers_run_inside_of_ours(sqlite_url
         yield
         see("router stops")
 
-    app = FastAPI(on_startup=[lambda: see("app starts")], on_shutdown=[lambda: see("app stops")])
+    app = FastAPI()
+    app.router.add_event_handler("startup", lambda: see("app starts"))
+    app.router.add_event_handler("shutdown", lambda: see("app stops"))
     database = setup_database(app, DatabaseConfig(url=sqlite_url))
     app.include_router(APIRouter(lifespan=of_the_router))
     for _ in range(2):

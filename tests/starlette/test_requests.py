@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -269,7 +270,8 @@ async def test_a_missing_table_is_a_bug_and_the_log_says_what_to_run(
         assert (answer.status_code, answer.text) == (500, "Internal Server Error")
         assert held(database) == 0
     (line,) = [line for line in lines if "answered with 500" in line]
-    assert line.startswith("ERROR|GET /missing-table missing_table answered with 500")
+    # Older versions of Starlette do not say which route it was.
+    assert re.match(r"ERROR\|GET (/missing-table )?missing_table answered with 500", line)
     assert "database upgrade" in line
 
 
@@ -620,5 +622,6 @@ async def test_the_log_names_the_handler(sqlite_url: str, lines: list[str]) -> N
         await http.get("/notes/s3cret/class")
         await http.get("/partial", headers={"x-request-id": "r1"})
     failed = [line for line in lines if "COMMIT failed" in line]
-    assert failed[0].startswith("ERROR|GET /notes/{token}/class ByClass")
-    assert failed[1].startswith("ERROR|GET /partial by_partial")
+    assert re.match(r"ERROR\|GET (/notes/{token}/class )?ByClass: ", failed[0])
+    assert re.match(r"ERROR\|GET (/partial )?by_partial: ", failed[1])
+    assert not any("s3cret" in line for line in lines)
