@@ -73,7 +73,7 @@ class UnitOfWork:
         self._database = database
         self._open_session = open_session or database.open_session
         self._commit = commit
-        self._origin: Callable[[], str] | str | None = origin
+        self._origin = origin
         self._request_id = request_id
         self._session: AsyncSession | None = None
         self._read_session: AsyncSession | None = None
@@ -130,9 +130,8 @@ class UnitOfWork:
     @property
     def origin(self) -> str:
         """The handler, as the adapter names it."""
-        if callable(self._origin):
-            self._origin = self._origin()
-        return self._origin or "unknown"
+        # Asked each time: a middleware may use the session before the router knows the handler.
+        return (self._origin() if self._origin else None) or "unknown"
 
     @property
     def request_id(self) -> str | None:

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.context import describe_origin
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     ReadOnlySessionError,
@@ -611,16 +612,26 @@ async def by_partial(conn: Request, flavour: str) -> Response:
 
 
 async def test_the_log_names_the_handler(sqlite_url: str, lines: list[str]) -> None:
+    early: list[str] = []
+
+    async def look_early(conn: Request, call_next: Any) -> Response:
+        early.append(str(describe_origin()))
+        answer: Response = await call_next(conn)
+        return answer
+
     app, _ = make(
         sqlite_url,
         routes=[
             Route("/notes/{token}/class", ByClass),
             Route("/partial", functools.partial(by_partial, flavour="sweet")),
         ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=look_early)],
     )
     async with running(app), client(app) as http:
         await http.get("/notes/s3cret/class")
         await http.get("/partial", headers={"x-request-id": "r1"})
+    # Before the router has found it, nobody knows the handler; and a path may bear a token.
+    assert early == ["GET ?", "GET ? [r1]"]
     failed = [line for line in lines if "COMMIT failed" in line]
     assert re.match(r"ERROR\|GET (/notes/{token}/class )?ByClass: ", failed[0])
     assert re.match(r"ERROR\|GET (/partial )?by_partial: ", failed[1])
