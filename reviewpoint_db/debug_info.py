@@ -109,6 +109,9 @@ def connection_debug_info(
     try:
         gauges = pool_gauges(engine.pool)
         info["pool_invalidated"] = pool_invalidated(engine.pool)
+    except AttributeError:
+        info["pool_error"] = f"{type(engine.pool).__name__} keeps no connections and has no gauges"
+        return info
     except Exception as error:  # noqa: BLE001  whoever looks for a fault must not meet another one
         info["pool_error"] = safe_error(error)
         return info
