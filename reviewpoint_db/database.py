@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -275,36 +275,23 @@ class Database:
 
     # -- sessions ---------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def session(self, *, origin: str | None = None) -> AsyncIterator[AsyncSession]:
+    def session(self, *, origin: str | None = None) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session for a block: the block commits, all else is rolled back, then released.
 
         Args:
             origin: Names the work in log lines and in the list of holders.
         """
-        async with self._use(self.open_session(), origin) as session:
-            yield session
+        return _SessionBlock(self, self.open_session, origin)
 
-    @asynccontextmanager
-    async def read_session(self, *, origin: str | None = None) -> AsyncIterator[AsyncSession]:
+    def read_session(
+        self, *, origin: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a read session for a block: one round trip a statement, no writes.
 
         Args:
             origin: Names the work in log lines and in the list of holders.
         """
-        async with self._use(self.open_read_session(), origin) as session:
-            yield session
-
-    @asynccontextmanager
-    async def _use(self, session: AsyncSession, origin: str | None) -> AsyncIterator[AsyncSession]:
-        before = current_origin.get()
-        current_origin.set(origin or before)
-        try:
-            yield session
-        finally:
-            await self.end(session)
-            # Not by a token: a fixture's teardown runs in another context than its setup.
-            current_origin.set(before)
+        return _SessionBlock(self, self.open_read_session, origin)
 
     def open_session(self) -> AsyncSession:
         """Open a session that the caller hands to `end()`, whatever happens."""
@@ -401,6 +388,34 @@ class Database:
     def debug_info(self) -> ConnectionDebugInfo:
         """Return the state of the connections."""
         return connection_debug_info(self.existing_engine, self.activity)
+
+
+class _SessionBlock:
+    """A session for a block, ended with it."""
+
+    __slots__ = ("_before", "_database", "_open", "_origin", "_session")
+
+    def __init__(
+        self, database: Database, open_session: Callable[[], AsyncSession], origin: str | None
+    ) -> None:
+        self._database = database
+        self._open = open_session
+        self._origin = origin
+
+    async def __aenter__(self) -> AsyncSession:
+        self._before = current_origin.get()
+        if self._origin is not None:
+            current_origin.set(self._origin)
+        self._session = self._open()
+        return self._session
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._database.end(self._session)
+        finally:
+            if self._origin is not None:
+                # Not by a token: a fixture's teardown runs in another context than its setup.
+                current_origin.set(self._before)
 
 
 def _checked_metadata(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from typing import Any, Final
 
 from loguru import logger
@@ -26,8 +27,8 @@ from reviewpoint_db.sqlstate import is_disconnect
 
 __all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
 
-#: What the connection was last told outside of statements: "begin", "commit" or "rollback".
-_PHASE: Final = "reviewpoint_db_phase"
+#: Where a connection's `info` remembers the transaction whose COMMIT was sent.
+_COMMITTING: Final = "reviewpoint_db_committing"
 #: Marks an engine whose errors are ours already.
 _ADOPTED: Final = "_reviewpoint_db_adopted"
 
@@ -106,21 +107,16 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
 def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
     """Listen for errors, and remember for them what the connection was doing."""
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.info[_PHASE] = "begin"
-
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
+        transaction = connection.get_transaction()
         # On a connection that is already known to be lost, COMMIT is never sent.
-        if not connection.invalidated:
-            lost = backend.is_closed(connection.connection.driver_connection)
-            connection.info[_PHASE] = "begin" if lost else "commit"
-
-    @event.listens_for(engine, "rollback")
-    def rollback(connection: Connection) -> None:
-        if not connection.invalidated:  # else `info` would ask for another connection
-            connection.info[_PHASE] = "rollback"
+        if (
+            transaction is not None
+            and not connection.invalidated
+            and not backend.is_closed(connection.connection.driver_connection)
+        ):
+            connection.info[_COMMITTING] = weakref.ref(transaction)
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> BaseException | None:
@@ -136,7 +132,7 @@ def _translate(
     driver = None
     in_commit = False
     if connection is not None and not connection.invalidated and not connection.closed:
-        in_commit = context.statement is None and connection.info.get(_PHASE) == "commit"
+        in_commit = context.statement is None and _is_committing(connection)
         driver = connection.connection.driver_connection
     lost = _lost(error) or (driver is not None and backend.is_closed(driver))
     if isinstance(error, Exception):
@@ -157,6 +153,12 @@ def _translate(
     if context.is_disconnect and isinstance(error, Exception) and isinstance(pool, ElasticPool):
         pool.suspect()
     return _named(error, config, in_commit=in_commit and lost)
+
+
+def _is_committing(connection: Connection) -> bool:
+    """Whether COMMIT was sent for the transaction at hand, and not for an earlier one."""
+    committing = connection.info.get(_COMMITTING)
+    return committing is not None and committing() is connection.get_transaction()
 
 
 def _lost(error: BaseException) -> bool:

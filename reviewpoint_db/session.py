@@ -155,14 +155,19 @@ class _ReadingSession(_BoundSession):
                 if not (error.connection_invalidated and getattr(statement, "is_select", False)):
                     raise
                 result = run()
-            # Nothing was begun, so this sends nothing: it gives the connection back.
-            self.commit()
+            self._return_connection()
             return result
         except BaseException:
             self.rollback()
             raise
         finally:
             state.reading -= 1
+
+    def _return_connection(self) -> None:
+        """End the session's transaction, of which the database knows nothing; objects stay as they are."""
+        transaction = self.get_transaction()
+        if transaction is not None:
+            transaction.close()
 
 
 class _SessionMixin:

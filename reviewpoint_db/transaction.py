@@ -192,7 +192,7 @@ async def end_session(session: AsyncSession, terminate: Callable[[Connection], N
     state = state_of(session)
     state.ended = True
     try:
-        await greenlet_spawn(_roll_back_and_close, session.sync_session)
+        await session.close()  # rolls back what is open
     except Exception as error:  # noqa: BLE001 - whatever failed, the connections below go back
         logger.warning("A session could not be closed in order: {}", safe_error(error))
     for connection in state.connections:
@@ -200,15 +200,6 @@ async def end_session(session: AsyncSession, terminate: Callable[[Connection], N
             terminate(connection)
             await greenlet_spawn(_drop, connection)
     state.connections.clear()
-
-
-def _roll_back_and_close(session: SyncSession) -> None:
-    try:
-        # SQLite: after a failed COMMIT, close() alone would return the open transaction, and with
-        # it the write lock, to the pool.
-        session.rollback()
-    finally:
-        session.close()
 
 
 def _drop(connection: Connection) -> None:
