@@ -88,12 +88,17 @@ def _own_server(run: Run) -> Iterator[PostgresServer]:
 def own_postgres(_own_server: PostgresServer) -> Iterator[PostgresServer]:
     _own_server.start()
     yield _own_server
+    if _own_server.changed:
+        _own_server.remove()
+        return
     if _own_server.running:
         _own_server.thaw()
     try:
         _own_server.start()
         for name in _own_server.databases():
             _own_server.drop_database(name)
+        for name in _own_server.roles():
+            _own_server.psql(f'DROP ROLE "{name}"')
     except (RuntimeError, subprocess.SubprocessError):
         # The test broke it for good (a changed password, say): the next one gets a new one.
         _own_server.remove()

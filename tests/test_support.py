@@ -12,9 +12,10 @@ import pytest
 
 from tests.support import binaries
 from tests.support.postgres import PostgresServer, RemoteServer
+from tests.support.run import URL_VARIABLE, Run
 
 if TYPE_CHECKING:
-    from tests.support.run import Run
+    from pathlib import Path
 
 
 async def test_the_shared_server_takes_the_url_with_its_hostile_password(postgres_url: str) -> None:
@@ -100,6 +101,13 @@ def test_a_frozen_server_can_be_stopped(own_postgres: PostgresServer) -> None:
     assert time.monotonic() - begin < 10
 
 
+def test_settings_take_effect_at_the_next_start(own_postgres: PostgresServer) -> None:
+    own_postgres.set(max_connections="23")
+    own_postgres.psql("CREATE ROLE left_behind")
+    own_postgres.restart()
+    assert own_postgres.psql("SHOW max_connections") == "23"
+
+
 def test_a_server_whose_password_changed_is_replaced(own_postgres: PostgresServer) -> None:
     own_postgres.psql("ALTER ROLE postgres PASSWORD 'rotated'")
     with pytest.raises(subprocess.CalledProcessError):
@@ -108,7 +116,9 @@ def test_a_server_whose_password_changed_is_replaced(own_postgres: PostgresServe
 
 def test_the_test_after_it_finds_a_working_server(own_postgres: PostgresServer) -> None:
     assert own_postgres.psql("SELECT 1") == "1"
+    assert own_postgres.psql("SHOW max_connections") == "100"
     assert own_postgres.databases() == []
+    assert own_postgres.roles() == []
 
 
 @pytest.mark.parametrize("version", [16, 18])
@@ -125,3 +135,12 @@ def test_programs_in_a_folder_closed_to_the_servers_user_are_copied(
     finally:
         server.remove()
         shutil.rmtree(folder)
+
+
+def test_a_server_of_somebody_else_is_found_by_its_url(
+    postgres: RemoteServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, postgres.admin_url)
+    server = Run(tmp_path).shared_server()
+    assert not isinstance(server, PostgresServer)
+    assert server.psql("SELECT 1") == "1"

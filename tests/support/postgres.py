@@ -144,6 +144,12 @@ class RemoteServer:
             "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
         ).splitlines()
 
+    def roles(self) -> list[str]:
+        """The roles that somebody created."""
+        return self.psql(
+            "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user"
+        ).splitlines()
+
     def sessions(self, database: str) -> list[Session]:
         """Who is connected to a database now, this question's own session aside."""
         rows = self.psql(
@@ -177,6 +183,8 @@ class PostgresServer(RemoteServer):
         """
         super().__init__(HOST, 0, user=SUPERUSER, password=PASSWORD, version=version)
         self.folder = folder
+        self.changed = False
+        """Whether `set()` has changed what it was made with."""
         self._installation = Installation(folder.parent, version)
         self._settings = {
             "listen_addresses": HOST,
@@ -188,6 +196,7 @@ class PostgresServer(RemoteServer):
             "full_page_writes": "off",
             **(settings or {}),
         }
+        self._original = dict(self._settings)
 
     @property
     def log(self) -> str:
@@ -236,6 +245,7 @@ class PostgresServer(RemoteServer):
     def set(self, **settings: str) -> None:
         """Changes settings for the next start (`max_connections="10"`)."""
         self._settings |= settings
+        self.changed = True
 
     def freeze(self) -> None:
         """Stops the postmaster and all its backends in their tracks: they answer nothing."""
@@ -248,9 +258,11 @@ class PostgresServer(RemoteServer):
         self._signal_all(signal.SIGCONT, lambda process: process.status() != psutil.STATUS_STOPPED)
 
     def remove(self) -> None:
-        """Stops the server at once and removes its data."""
+        """Stops the server at once and removes its data; `start()` makes it anew."""
         self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._settings = dict(self._original)
+        self.changed = False
 
     def _start_on(self, port: int) -> None:
         lines = {**self._settings, "port": str(port)}
