@@ -74,10 +74,7 @@ class _BoundSession(SyncSession):
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         """Return the running loop's engine, unless the caller names another bind."""
         if state_of(self).ended:
-            raise SessionClosedError(
-                "This session belongs to a request or block that is over. Use it inside of that, "
-                "or open one for the later work: `async with database.session() as session`."
-            )
+            raise _over()
         if kwargs.get("bind") is not None or self.bind is not None:
             return super().get_bind(*args, **kwargs)
         return type(self).engine_of_this_loop()
@@ -234,10 +231,21 @@ def make_session_class(
     return made
 
 
+def _over() -> SessionClosedError:
+    return SessionClosedError(
+        "This session belongs to a request or block that is over. Use it inside of that, "
+        "or open one for the later work: `async with database.session() as session`."
+    )
+
+
 def _remember_connection(
     session: SyncSession, _transaction: SessionTransaction, connection: Connection
 ) -> None:
     state = state_of(session)
+    if state.ended:
+        # A task that shares the session waited for this connection when the session was ended.
+        connection.close()
+        raise _over()
     # Only what is still out counts: a long-lived session has any number of transactions.
     state.connections = [held for held in state.connections if not held.closed]
     state.connections.append(connection)
