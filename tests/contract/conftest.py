@@ -58,7 +58,11 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest_asyncio.fixture
 async def case(stack: Stack) -> AsyncIterator[Case]:
     """One test's dealings with a running application."""
-    transport = httpx.AsyncHTTPTransport(verify=False)
+    transport = httpx.AsyncHTTPTransport(
+        verify=False,
+        # uvicorn closes the connection after a 500, which races with the next request on it.
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
     async with httpx.AsyncClient(
         base_url=stack.server.url, transport=transport, timeout=15
     ) as http:

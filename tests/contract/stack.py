@@ -34,7 +34,7 @@ ADAPTERS: tuple[Adapter, ...] = ("litestar", "starlette", "fastapi")
 MODES: tuple[Mode, ...] = ("manual", "autocommit")
 
 #: Seconds within which everything must have come to rest.
-PATIENCE = 10.0
+PATIENCE = 5.0
 #: What the garbage collector and the interpreter say about things that nobody ended.
 LEFT_BEHIND = (
     "garbage collector",

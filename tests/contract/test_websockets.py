@@ -19,8 +19,8 @@ async def _close_code(case: Case, name: str) -> int:
         assert await socket.recv() == "added"
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code
+    # uvicorn cuts the connection, without a close frame, where the application sent none.
+    return 1006 if closed.value.rcvd is None else closed.value.rcvd.code
 
 
 @everywhere
