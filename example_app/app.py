@@ -1,6 +1,5 @@
 """The application: `litestar --app example_app.app:app run`."""
 
-import asyncio
 from pathlib import Path
 
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, AlembicCommands
@@ -8,13 +7,15 @@ from litestar import Litestar
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template import TemplateConfig
+from loguru import logger
+from sqlalchemy import Connection
 
 from example_app.page import PageController, static_files
 from example_app.papers import PaperController
 from example_app.reviewers import ReviewerController
 from example_app.reviews import ReviewController
 from example_app.seed import plant
-from reviewpoint_db import DatabaseConfig, ReviewPointDBPlugin
+from reviewpoint_db import DatabaseConfig, ReviewPointDBPlugin, UnavailableError
 
 HERE = Path(__file__).parent
 
@@ -29,15 +30,21 @@ def create_app(config: DatabaseConfig | None = None) -> Litestar:
         alembic_config=AlembicAsyncConfig(script_location=str(HERE / "migrations")),
     )
 
-    def migrate() -> None:
-        AlembicCommands(db.config[0]).upgrade()
+    def migrate(connection: Connection) -> None:
+        commands = AlembicCommands(db.config[0])
+        commands.config.attributes["connection"] = connection  # migrations/env.py uses it
+        commands.upgrade()
 
     async def prepare() -> None:
-        # Alembic runs a loop of its own, hence the thread. A large deployment would run
-        # `litestar database upgrade` before it starts its workers instead.
-        await asyncio.to_thread(migrate)
-        async with db.database.session() as session:
-            await plant(session)
+        # A large deployment would run `litestar database upgrade` before it starts its workers.
+        try:
+            async with db.database.engine.begin() as connection:
+                await connection.run_sync(migrate)
+            async with db.database.session() as session:
+                await plant(session)
+        except UnavailableError as error:
+            # No reason not to start: requests get 503 until the database is there.
+            logger.error("Tables and seed data have to wait for the next start: {}", error)
 
     return Litestar(
         route_handlers=[

@@ -1,4 +1,4 @@
-"""Runs the migrations on the plugin's own engine. advanced-alchemy's commands hand it over."""
+"""Runs the migrations on the plugin's own engine, which advanced-alchemy hands over."""
 
 import asyncio
 from typing import Any
@@ -31,9 +31,8 @@ def migrate(connection: Connection) -> None:
 
 
 async def main() -> None:
-    async with config.engine.connect() as connection:
+    async with config.engine.begin() as connection:
         await connection.run_sync(migrate)
-        await connection.commit()
     await config.engine.dispose()
 
 
@@ -41,5 +40,7 @@ if context.is_offline_mode():
     context.configure(url=config.db_url, literal_binds=True, **OPTIONS)
     with context.begin_transaction():
         context.run_migrations()
-else:
+elif connection := config.attributes.get("connection"):  # the application, at its start
+    migrate(connection)
+else:  # `litestar database ...`
     asyncio.run(main())

@@ -124,7 +124,7 @@ async def at_once(url: str, table: str, requests: Sequence[Awaitable[Response]])
             await locker.execute(f"SELECT 1 FROM {table} FOR UPDATE")
             answers = asyncio.gather(*requests)
             async with asyncio.timeout(10):
-                while await watcher.fetchval(WAITING) < len(requests):  # noqa: ASYNC110
+                while await watcher.fetchval(WAITING) < len(requests):
                     await asyncio.sleep(0.02)
             await lock.rollback()
         return sorted(answer.status_code for answer in await answers)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from example_app.app import create_app
+from reviewpoint_db import DatabaseConfig, PoolConfig
 from tests.example.service import example, serving
 from tests.support.asgi import client, running
 from tests.support.server import ROOT, AsgiServer
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.example.service import Service
+    from tests.support.postgres import PostgresServer
 
 
 def litestar(folder: Path, url: str, *arguments: str) -> str:
@@ -56,6 +59,24 @@ async def test_the_application_starts_again(database_url: str) -> None:
         async with running(app), client(app) as http:
             assert (await http.get("/papers")).json()["total"] == 12
             assert (await http.get("/db/health")).json()["status"] == "healthy"
+
+
+async def test_it_starts_without_its_database_and_recovers(
+    own_postgres: PostgresServer, own_url: str
+) -> None:
+    async with serving(own_url):
+        pass  # the first start makes the tables
+    own_postgres.stop()
+    impatient = DatabaseConfig(url=own_url, environment="test", pool=PoolConfig(timeout=0.5))
+    app = create_app(impatient)
+    async with running(app), client(app) as http:
+        refused = await http.get("/papers")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await http.get("/")).status_code == 503
+        assert (await http.get("/db/health")).status_code == 503
+        own_postgres.start()
+        assert (await http.get("/papers")).json()["total"] == 12
+        assert (await http.get("/db/health")).status_code == 200
 
 
 def test_the_commands_migrate_and_find_nothing_left_to_do(
