@@ -317,9 +317,10 @@ def _named(revisions: set[str]) -> str:
 
 def _exposure(database: Database, *, guarded: bool) -> list[Finding]:
     config = database.config
+    if guarded or not config.debug_allowed or config.backend != "postgresql":
+        return []
     # Taken for prod if nobody says otherwise: the database is on another machine.
-    elsewhere = replace(config, environment=None).effective_environment == "prod"
-    if guarded or not config.debug_allowed or not elsewhere:
+    if replace(config, environment=None).effective_environment != "prod":
         return []
     return [
         Finding(

@@ -204,9 +204,10 @@ migration_commands: Final = _MigrationCommands(
     show_default=True,
     help="The folder of the migration scripts; a Litestar application knows its own.",
 )
-@click.pass_context
-def main(ctx: click.Context, app_path: str | None, migrations: str) -> None:
+def main(app_path: str | None, migrations: str) -> None:
     """Check a database, wait for it, and migrate it."""
+    # Not by a parameter: Litestar's group passes a `ctx` of its own to callbacks that have one.
+    ctx = click.get_current_context()
     outer = ctx.obj
 
     def loaded() -> Any:

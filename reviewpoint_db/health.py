@@ -221,7 +221,7 @@ class HealthProbe:
             raise
         finally:
             # The driver's connection is closed by now, so that this waits for nothing.
-            await greenlet_spawn(record.invalidate)
+            await greenlet_spawn(record.close)
         return connected - started, latency
 
     def _pool(self) -> CheckResult:

@@ -1,0 +1,279 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from reviewpoint_db.cli import Target, main
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import ConfigurationError
+from tests.support.postgres import PostgresServer
+
+Run = Callable[..., Result]
+
+# The alembic.ini of advanced-alchemy's template is older than alembic's option for it.
+pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")
+
+APPLICATIONS = """
+import os
+from fastapi import FastAPI
+from litestar import Litestar
+from reviewpoint_db import Database, DatabaseConfig
+from reviewpoint_db.checks import Finding
+from reviewpoint_db.fastapi import setup_database
+from reviewpoint_db.litestar import ReviewPointDBPlugin
+
+config = DatabaseConfig(url=os.environ["URL"], environment="dev")
+database = Database(config)
+nothing = FastAPI()
+fast = FastAPI()
+setup_database(fast, config)
+archive = setup_database(
+    fast, DatabaseConfig(url=os.environ["URL"] + "2", environment="dev", name="archive"), path="/a"
+)
+
+async def stock(database):
+    return [Finding(id="SHOP001", level="warning", message="No stock.", fix="Order some.")]
+
+archive.add_system_check(stock)
+plain = Litestar()
+
+def create_app():
+    return Litestar(plugins=[ReviewPointDBPlugin(config)])
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Run:
+    """Runs a command in an empty folder; the database is a SQLite file."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("REVIEWPOINT_", "DATABASE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", sqlite_url)
+    monkeypatch.setenv("URL", sqlite_url)
+    # Each test writes its own application.
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shop.py").write_text(APPLICATIONS)
+
+    def invoke(*arguments: str, **settings: Any) -> Result:
+        result = CliRunner().invoke(main, arguments, **settings)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def test_check_passes(command: Run) -> None:
+    result = command("check")
+    assert (result.exit_code, result.output) == (0, "The checks passed.\n")
+
+
+def test_check_prints_a_refused_configuration_and_fails(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", "mysql://ann:s3cret@host/db")
+    result = command("check")
+    assert result.exit_code == 1
+    assert result.output.startswith("RPDB001 error: ")
+    assert "s3cret" not in result.output
+
+
+def test_check_fails_on_warnings_when_it_is_told_to(command: Run, postgres_url: str) -> None:
+    environment = {"REVIEWPOINT_DB_URL": postgres_url}
+    assert command("check", env=environment).output == "The checks passed.\n"
+    result = command("check", "--processes", "1000", env=environment)
+    assert result.exit_code == 0
+    assert result.output.startswith("RPDB005 warning: 1000 processes")
+    assert command("check", "--processes", "1000", "--strict", env=environment).exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["config", "database", "create_app"])
+def test_check_takes_the_applications_database(command: Run, name: str) -> None:
+    result = command("--app", f"shop:{name}", "check", env={"REVIEWPOINT_DB_URL": "nonsense"})
+    assert (result.exit_code, result.output) == (0, "The checks passed.\n")
+
+
+def test_check_looks_at_all_databases_and_runs_the_applications_own_checks(command: Run) -> None:
+    result = command("check", env={"REVIEWPOINT_DB_APP": "shop:fast"})
+    assert result.output == ("SHOP001 warning: No stock. Fix: Order some.\nThe checks passed.\n")
+
+
+@pytest.mark.parametrize("name", ["nothing", "plain"])
+def test_an_application_without_a_database_says_how_to_get_one(command: Run, name: str) -> None:
+    result = command("--app", f"shop:{name}", "check")
+    assert result.exit_code == 1
+    assert "setup_database" in result.output
+
+
+@pytest.mark.parametrize("name", ["shop:missing", "no_such_shop:app", "shop"])
+def test_an_application_that_is_not_there_is_a_wrong_usage(command: Run, name: str) -> None:
+    result = command("--app", name, "check")
+    assert result.exit_code == 2
+    assert "module:attribute" in result.output
+
+
+def test_health_says_so(command: Run) -> None:
+    result = command("health")
+    assert (result.exit_code, result.output) == (0, "default: healthy\n")
+
+
+def test_health_of_all_databases(command: Run) -> None:
+    result = command("--app", "shop:fast", "health")
+    assert result.output == "default: healthy\narchive: healthy\n"
+
+
+def test_health_fails_with_a_status_for_containers(
+    command: Run, own_postgres: PostgresServer, own_url: str
+) -> None:
+    own_postgres.stop("immediate")
+    result = command("health", env={"REVIEWPOINT_DB_URL": own_url})
+    assert result.exit_code == 1
+    assert result.output.startswith("default: unhealthy (")
+    assert command("health", "--wait", "0.6", env={"REVIEWPOINT_DB_URL": own_url}).exit_code == 1
+
+
+def test_health_waits_until_the_database_is_there(
+    command: Run, own_postgres: PostgresServer, own_url: str
+) -> None:
+    own_postgres.stop("immediate")
+    starting = threading.Timer(0.5, own_postgres.start)
+    starting.start()
+    result = command("health", "--wait", "30", env={"REVIEWPOINT_DB_URL": own_url})
+    starting.join()
+    assert (result.exit_code, result.output) == (0, "default: healthy\n")
+
+
+def test_health_with_a_wrong_configuration_has_a_status_of_its_own(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVIEWPOINT_ENVIRONMENT", "nowhere")
+    result = command("health")
+    assert result.exit_code == 2
+    assert "RPDB001" in result.output
+
+
+def migrate(command: Run, *options: str) -> None:
+    """Makes a migration that creates a table, and applies it."""
+    assert command(*options, "init", "--no-prompt", "migrations").exit_code == 0
+    made = command(*options, "make-migrations", "--no-prompt", "-m", "papers", "--no-autogenerate")
+    assert made.exit_code == 0, made.output
+    (script,) = Path("migrations/versions").glob("*papers*.py")
+    code = script.read_text()
+    start = code.index("def schema_upgrades")
+    body = code.index("pass", start)
+    script.write_text(
+        f'{code[:body]}op.execute("create table papers (title text)"){code[body + 4 :]}'
+    )
+    assert "RPDB006 warning: Migrations are pending" in command(*options, "check").output
+    upgraded = command(*options, "upgrade", "--no-prompt")
+    assert upgraded.exit_code == 0, upgraded.output
+    assert command(*options, "check").output.endswith("The checks passed.\n")
+
+
+def test_migrations_run_with_the_configured_engine(command: Run, sqlite_url: str) -> None:
+    migrate(command)
+    import sqlite3
+
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("select * from papers").fetchall() == []
+    connection.close()
+
+
+def test_migrations_run_on_postgresql(
+    command: Run, monkeypatch: pytest.MonkeyPatch, postgres: Any, postgres_url: str
+) -> None:
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", postgres_url)
+    migrate(command)
+    assert postgres.psql("select count(*) from papers", postgres_url.rpartition("/")[2]) == "0"
+
+
+def test_migrations_run_with_the_applications_own_configuration(command: Run) -> None:
+    migrate(command, "--app", "shop:create_app")
+
+
+def test_database_has_the_migration_commands_too(command: Run) -> None:
+    assert "show-current-revision" in command("--help").output
+    assert "show-current-revision" in command("database", "--help").output
+    assert command("database", "init", "--no-prompt", "migrations").exit_code == 0
+    assert command("database", "show-current-revision").exit_code == 0
+    # Both have a `check`: ours is the short one.
+    assert "set-up" in command("check", "--help").output
+    assert "set-up" not in command("database", "check", "--help").output
+    assert command("no-such-command").exit_code == 2
+
+
+def test_an_error_of_the_migrations_is_one_line(command: Run) -> None:
+    result = command("show-current-revision")
+    assert result.exit_code == 1
+    assert "Error: Path doesn't exist: migrations" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_wrong_configuration_is_one_line_for_migrations_too(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", "mysql://ann:s3cret@host/db")
+    result = command("show-current-revision")
+    assert result.exit_code == 1
+    assert "Error: url = mysql://ann:***@host/db" in result.output
+
+
+def test_each_database_has_its_migrations(command: Run) -> None:
+    databases = [
+        Database(DatabaseConfig(environment="dev", url="sqlite:///a", name=name))
+        for name in ("default", "archive")
+    ]
+    target = Target(migrations="scripts")
+    target["databases"] = databases
+    assert [config.bind_key for config in target["configs"]] == [None, "archive"]
+    assert target.migrations_of(databases[1]).script_location == "scripts"
+    with pytest.raises(KeyError):
+        target["other"]
+
+
+def test_a_database_that_the_configs_do_not_name_takes_the_first_ones(command: Run) -> None:
+    database = Database(DatabaseConfig(environment="dev", url="sqlite:///a", name="main"))
+    target = Target("shop:create_app")
+    assert target.migrations_of(database).script_location == "migrations"
+
+
+def test_the_commands_stand_under_litestar(command: Run) -> None:
+    for words, expected in (
+        (["check"], "The checks passed.\n"),
+        (["health"], "default: healthy\n"),
+        (["database", "--help"], "show-current-revision"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "litestar", "--app", "shop:create_app", "reviewpoint-db"]
+            + words,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, "."])},
+        )
+        assert expected in done.stdout
+
+
+def test_a_loaded_environment_is_taken_as_it_is() -> None:
+    database = Database(DatabaseConfig(environment="dev", url="sqlite:///a"))
+
+    class Environment:
+        app = database
+
+    result = CliRunner().invoke(main, ["health"], obj=Environment())
+    assert result.output == "default: healthy\n"
+    with pytest.raises(ConfigurationError):
+        Target(find_app=lambda: type("App", (), {"state": None})()).databases  # noqa: B018
