@@ -10,7 +10,7 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import OffsetPagination, SQLAlchemyAsyncRepositoryService
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_, select
@@ -136,14 +136,19 @@ class PaperController(Controller):
         papers = PaperService(db_session)
         return papers.to_schema(await papers.create(data), schema_type=PaperOutput)
 
-    @get("/{paper_id:uuid}", summary="Read one paper")
+    @get("/{paper_id:uuid}", summary="Read one paper", raises=[NotFoundException])
     async def read(
         self, db_read_session: NamedDependency[AsyncSession], paper_id: FromPath[UUID]
     ) -> PaperOutput:
         papers = PaperService(db_read_session)
         return papers.to_schema(await papers.get_one(id=paper_id), schema_type=PaperOutput)
 
-    @post("/{paper_id:uuid}/decision", status_code=200, summary="Accept or reject a paper")
+    @post(
+        "/{paper_id:uuid}/decision",
+        status_code=200,
+        summary="Accept or reject a paper",
+        raises=[NotFoundException, Conflict],
+    )
     async def decide(
         self,
         db_session: NamedDependency[AsyncSession],

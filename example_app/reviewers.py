@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_app.models import Reviewer
-from example_app.papers import PageNumber, PageSize
+from example_app.papers import Conflict, PageNumber, PageSize
 from example_app.text import Email, Line, tidy, tidy_email
 
 
@@ -64,7 +64,7 @@ class ReviewerController(Controller):
         found, total = await reviewers.get_many_and_count(window, OrderBy("name"), OrderBy("id"))
         return reviewers.to_schema(found, total, [window], schema_type=ReviewerOutput)
 
-    @post(summary="Join as a reviewer")
+    @post(summary="Join as a reviewer", raises=[Conflict])
     async def join(
         self, db_session: NamedDependency[AsyncSession], data: JSONBody[ReviewerInput]
     ) -> ReviewerOutput:

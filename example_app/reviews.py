@@ -8,6 +8,7 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
+from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -74,7 +75,9 @@ class ReviewController(Controller):
     path = "/papers/{paper_id:uuid}"
     tags = ["reviews"]
 
-    @post("/reviewers", summary="Assign a reviewer to a paper")
+    @post(
+        "/reviewers", summary="Assign a reviewer to a paper", raises=[NotFoundException, Conflict]
+    )
     async def assign(
         self,
         db_session: NamedDependency[AsyncSession],
@@ -85,7 +88,7 @@ class ReviewController(Controller):
         review = await reviews.assign(paper_id, data.reviewer_id)
         return reviews.to_schema(review, schema_type=ReviewOutput)
 
-    @get("/reviews", summary="Read the reviews of a paper")
+    @get("/reviews", summary="Read the reviews of a paper", raises=[NotFoundException])
     async def list_reviews(
         self, db_read_session: NamedDependency[AsyncSession], paper_id: FromPath[UUID]
     ) -> list[ReviewOutput]:
@@ -93,7 +96,7 @@ class ReviewController(Controller):
         reviews = ReviewService(db_read_session)
         return [reviews.to_schema(review, schema_type=ReviewOutput) for review in paper.reviews]
 
-    @post("/reviews", summary="Review a paper")
+    @post("/reviews", summary="Review a paper", raises=[NotFoundException, Conflict])
     async def write(
         self,
         db_session: NamedDependency[AsyncSession],

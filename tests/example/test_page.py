@@ -121,3 +121,5 @@ async def test_the_page_is_no_part_of_the_api(service: Service) -> None:
         path for path in schema["paths"] if path == "/" or path.startswith(("/static", "/db"))
     ]
     assert schema["info"]["title"] == "Peer review"
+    decision = schema["paths"]["/papers/{paper_id}/decision"]["post"]["responses"]
+    assert {"200", "400", "404", "409"} <= set(decision)
