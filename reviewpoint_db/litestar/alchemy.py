@@ -72,6 +72,12 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
     """
 
     def __post_init__(self) -> None:
+        if self.routing_config is not None:
+            msg = (
+                "routing_config = RoutingConfig(...): not supported. Fix: read from the replica by "
+                "`db_read_session`, with REVIEWPOINT_DB_READ_URL or DatabaseConfig(read_url=...)."
+            )
+            raise ConfigurationError(msg)
         self._given = self.before_send_handler
         super().__post_init__()
         self._made_of_it = self.before_send_handler
@@ -122,8 +128,6 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
         """Return the session maker that was set, else the database's."""
         if self.session_maker is not None:
             return self.session_maker
-        if self.routing_config is not None:
-            return super().create_session_maker()
         return self.database.sessionmaker
 
     def provide_session(self, state: State, scope: Scope) -> AsyncSession:
@@ -162,12 +166,7 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
         self.update_app_state(app)
         if self.create_all:
             await self.create_all_metadata(app)
-        try:
-            yield
-        finally:
-            if self.routing_config is not None:
-                # Its engines are advanced-alchemy's, one for each replica; ours is the database's.
-                await cast("Any", self.session_maker).close_all()
+        yield
 
     async def create_all_metadata(self, app: Litestar) -> None:  # noqa: ARG002  their signature
         """Create the tables that are missing; a database that cannot be reached is logged."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_origin, get_type_hints
 
 from litestar import Controller, Router
 from litestar.di import NamedDependency, Provide
@@ -46,7 +46,7 @@ def provide_session(name: str) -> Provide:
     """Provide the session of the request's unit of work on the database of this name."""
 
     def session(scope: Scope) -> AsyncSession:
-        return unit_of(scope, name).session
+        return unit_of(cast("Any", scope), name).session
 
     return Provide(session, sync_to_thread=False)
 
@@ -55,7 +55,7 @@ def provide_read_session(name: str) -> Provide:
     """Provide the read session of the request's unit of work on the database of this name."""
 
     def read_session(scope: Scope) -> AsyncSession:
-        return unit_of(scope, name).read_session
+        return unit_of(cast("Any", scope), name).read_session
 
     return Provide(read_session, sync_to_thread=False)
 
@@ -147,7 +147,7 @@ def _is_database(annotation: Any, names: Mapping[str, Any]) -> bool:
         try:
             # Imported for type checking alone, `Database` is not among the names; Litestar then
             # finds ours.
-            annotation = get_type_hints(holder, _NAMES | names, include_extras=True)["it"]
+            annotation = get_type_hints(holder, {**_NAMES, **names}, include_extras=True)["it"]
         except (AttributeError, NameError, SyntaxError, TypeError):
             return False  # Litestar finds it by other means, or has its own words for the error
     if get_origin(annotation) is Annotated:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from litestar.exceptions import ImproperlyConfiguredException
 
 from reviewpoint_db import default
+from reviewpoint_db.checks import Migrations, check_at_start
 from reviewpoint_db.draining import on_sigterm
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
     from reviewpoint_db.activity import Event
-    from reviewpoint_db.database import Database
+    from reviewpoint_db.litestar.binding import Binding
 
 __all__ = ("Lifecycle",)
 
@@ -29,28 +30,34 @@ class Lifecycle:
     last `on_shutdown` hook, which Litestar also runs when the start has failed half-way.
 
     Args:
-        databases: The application's.
+        bindings: The application's databases.
     """
 
-    def __init__(self, databases: Sequence[Database]) -> None:
-        self._databases = databases
+    def __init__(self, bindings: Sequence[Binding]) -> None:
+        self._bindings = bindings
         self._running = AsyncExitStack()
 
     @asynccontextmanager
     async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
         """Start; while the application runs, pass events on and drain at SIGTERM."""
         with ExitStack() as serving:
-            for database in self._databases:
+            for binding in self._bindings:
+                database = binding.database
                 serving.callback(database.activity.subscribe(_forwarder(app)))
                 self._running.enter_context(default.use(database))
                 await self._running.enter_async_context(database)
                 serving.enter_context(on_sigterm(database.begin_draining))
+                await check_at_start(
+                    database,
+                    migrations=Migrations.of(binding.alchemy),
+                    guarded=binding.guarded,
+                )
             yield
         # What was sent on from other tasks and threads arrives before the emitter closes.
         await asyncio.sleep(0)
-        for database in self._databases:
+        for binding in self._bindings:
             # Listeners still run now and may use the database a last time.
-            _emit(app, "db.stopped", {"database": database.name})
+            _emit(app, "db.stopped", {"database": binding.database.name})
 
     async def stop(self) -> None:
         """Stop what was started, the last one first; the application may start again."""

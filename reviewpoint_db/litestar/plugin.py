@@ -18,8 +18,9 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, own_config
+from reviewpoint_db.litestar.binding import Binding
 from reviewpoint_db.litestar.commit import CommitRule
-from reviewpoint_db.litestar.setup import Binding, Setup
+from reviewpoint_db.litestar.setup import Setup
 
 if TYPE_CHECKING:
     from advanced_alchemy.extensions.litestar import AlembicAsyncConfig

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
@@ -14,9 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reviewpoint_db.asgi import UnitOfWorkMiddleware
 from reviewpoint_db.database import Database
-from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, leave_to_unit_of_work
-from reviewpoint_db.litestar.commit import CommitRule
+from reviewpoint_db.litestar.alchemy import leave_to_unit_of_work
+from reviewpoint_db.litestar.binding import Binding, refuse_equals
 from reviewpoint_db.litestar.errors import database_error_handler, repository_error_handler
 from reviewpoint_db.litestar.injection import (
     inject_databases,
@@ -29,48 +27,8 @@ from reviewpoint_db.litestar.routes import make_routes
 
 if TYPE_CHECKING:
     from litestar.config.app import AppConfig
-    from litestar.types import Guard
 
-    from reviewpoint_db.endpoints.access import Access
-
-__all__ = ("Binding", "Setup")
-
-
-class Binding(NamedTuple):
-    """One database in one application: where its routes and under which keys its sessions are.
-
-    Args:
-        alchemy: What advanced-alchemy gets to see; its `database` is the database.
-        rule: Who commits.
-        path: What its routes are below; None for no routes.
-        read_session_key: The handlers' name of the read session.
-        access: Who may see its guarded routes.
-        guards: The application's, for these.
-        include_in_schema: Whether its routes are in the OpenAPI schema.
-        own: Whether the plugin was given a `DatabaseConfig`, and not advanced-alchemy's.
-    """
-
-    alchemy: SQLAlchemyAsyncConfig
-    rule: CommitRule
-    path: str | None
-    read_session_key: str
-    access: Access
-    guards: Sequence[Guard]
-    include_in_schema: bool
-    own: bool
-
-    @property
-    def database(self) -> Database:
-        """The database."""
-        return self.alchemy.database
-
-    def __str__(self) -> str:
-        where = "no routes" if self.path is None else f"path={self.path or '/'!r}"
-        return (
-            f"{self.database.name!r} ({self.database.config.safe_url}, {where}, "
-            f"session_key={self.alchemy.session_dependency_key!r}, "
-            f"read_session_key={self.read_session_key!r})"
-        )
+__all__ = ("Setup",)
 
 
 class Setup(InitPlugin):
@@ -87,7 +45,7 @@ class Setup(InitPlugin):
     """
 
     def __init__(self, bindings: Sequence[Binding]) -> None:
-        _refuse_equals(bindings)
+        refuse_equals(bindings)
         self._bindings = bindings
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
@@ -102,7 +60,7 @@ class Setup(InitPlugin):
         inject_databases(app_config, first.name)
         app_config.signature_namespace.setdefault("Database", Database)
         self._add_error_handlers(app_config, first.config.retry_after)
-        lifecycle = Lifecycle(list(databases.values()))
+        lifecycle = Lifecycle(self._bindings)
         app_config.lifespan.insert(0, lifecycle.lifespan)
         app_config.on_shutdown.append(lifecycle.stop)
         return app_config
@@ -152,26 +110,3 @@ class Setup(InitPlugin):
         if any(binding.own for binding in self._bindings):
             handlers.setdefault(RepositoryError, ours)
         app_config.exception_handlers = handlers
-
-
-def _refuse_equals(bindings: Sequence[Binding]) -> None:
-    for one, other in combinations(bindings, 2):
-        for what, equal, remedy in (
-            ("name", one.database.name == other.database.name, "DatabaseConfig(name=...)"),
-            ("path", one.path is not None and one.path == other.path, "path=..."),
-            (
-                "session key",
-                not _keys(one).isdisjoint(_keys(other)),
-                "session_key=... and read_session_key=...",
-            ),
-        ):
-            if equal:
-                msg = (
-                    f"Two databases of one application have the same {what}: {one} and {other}; "
-                    f"give one of them another by {remedy}."
-                )
-                raise ConfigurationError(msg)
-
-
-def _keys(binding: Binding) -> set[str]:
-    return {binding.alchemy.session_dependency_key, binding.read_session_key}

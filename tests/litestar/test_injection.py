@@ -91,7 +91,7 @@ async def test_into_routers_and_controllers() -> None:
     @asgi("/mounted", copy_scope=True)
     async def mounted(scope: Scope, receive: Receive, send: Send) -> None: ...
 
-    routes = [Papers, Router("/router", route_handlers=[inner, Papers, mounted])]
+    routes: list[Any] = [Papers, Router("/router", route_handlers=[inner, Papers, mounted])]
     app = Litestar(routes, plugins=[*PLUGINS])
     async with running(app), client(app) as http:
         assert (await http.get("/papers")).text == "default"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @get("/")
 async def answer(db_session: SessionDep) -> int:
-    return (await db_session.execute(text("select 42"))).scalar_one()
+    return int((await db_session.execute(text("select 42"))).scalar_one())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def plugin(sqlite_url: str) -> ReviewPointDBPlugin:
 
 async def ask(database: Database) -> int:
     async with database.session() as session:
-        return (await session.execute(text("select 1"))).scalar_one()
+        return int((await session.execute(text("select 1"))).scalar_one())
 
 
 async def test_it_starts_first_and_stops_last(plugin: ReviewPointDBPlugin) -> None:

@@ -1,0 +1,90 @@
+"""`litestar database ...` and `litestar reviewpoint-db ...` on the plugin's database."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from litestar.cli.main import litestar_group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_NAMES = (f"litestar_commands_{number}" for number in itertools.count())
+
+OURS = """
+plugin = ReviewPointDBPlugin(
+    DatabaseConfig(url="sqlite:///papers.sqlite3"),
+    metadata=metadata,
+    alembic_config=AlembicAsyncConfig(script_location="changes"),
+)
+"""
+ALCHEMYS = """
+plugin = ReviewPointDBPlugin(
+    SQLAlchemyAsyncConfig(
+        connection_string="sqlite+aiosqlite:///papers.sqlite3",
+        metadata=metadata,
+        alembic_config=AlembicAsyncConfig(script_location="changes"),
+    )
+)
+"""
+
+
+@pytest.fixture(params=[OURS, ALCHEMYS], ids=["ours", "alchemy"])
+def litestar(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Runs `litestar --app ... <arguments>` in an empty folder and returns the output."""
+    name = next(_NAMES)
+    (tmp_path / f"{name}.py").write_text(
+        dedent(
+            """
+            from advanced_alchemy.extensions.litestar import AlembicAsyncConfig
+            from litestar import Litestar
+            from sqlalchemy import Column, Integer, MetaData, Table
+            from reviewpoint_db.config import DatabaseConfig
+            from reviewpoint_db.litestar import ReviewPointDBPlugin, SQLAlchemyAsyncConfig
+
+            metadata = MetaData()
+            papers = Table("papers", metadata, Column("id", Integer, primary_key=True))
+            """
+        )
+        + request.param
+        + "app = Litestar([], plugins=[plugin])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(litestar_group, ["--app", f"{name}:app", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+def tables() -> set[str]:
+    connection = sqlite3.connect("papers.sqlite3")
+    found = {name for (name,) in connection.execute("select name from sqlite_master")}
+    connection.close()
+    return found
+
+
+def test_migrations(litestar: Callable[..., str]) -> None:
+    litestar("database", "init", "changes", "--no-prompt")
+    litestar("database", "make-migrations", "--no-prompt", "-m", "first")
+    litestar("database", "upgrade", "--no-prompt")
+    assert {"papers", "alembic_versions"} <= tables()
+    assert "(head)" in litestar("database", "show-current-revision")
+    litestar("database", "downgrade", "--no-prompt", "base")
+    assert "papers" not in tables()
+
+
+def test_our_own_commands(litestar: Callable[..., str]) -> None:
+    assert "healthy" in litestar("reviewpoint-db", "health")
+    assert "The checks passed" in litestar("reviewpoint-db", "check")
