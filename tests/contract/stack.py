@@ -236,6 +236,22 @@ class Case:
 
         await self.until(held, f"{connections} connections in use")
 
+    async def until_stored(self, *stored: str) -> None:
+        """Wait for what is stored after the client had its answer."""
+
+        async def found() -> bool:
+            return await self.stack.rows(self.key) == sorted(stored)
+
+        await self.until(found, f"stored: {stored}")
+
+    async def until_logged(self, text: str) -> None:
+        """Wait for what is logged after the client had its answer."""
+
+        async def found() -> bool:
+            return text in self.log
+
+        await self.until(found, f"logged: {text}")
+
     async def until_running(self, pattern: str) -> None:
         """Wait until the server works on such a statement."""
         await self.until(lambda: self.stack.queries(pattern), f"a running {pattern!r}")

@@ -40,7 +40,7 @@ async def test_in_manual_mode_nothing_is_stored_that_the_handler_did_not_commit(
     line = next(line for line in case.log.splitlines() if "left changes uncommitted" in line)
     # The handler's name, and no parameter of its path.
     assert "POST /do/{name" in line
-    assert " do " in line
+    assert "do answered with success" in line
 
 
 @everywhere
@@ -56,7 +56,9 @@ async def test_a_later_dependency_that_fails_gives_the_session_back(case: Case) 
 @everywhere
 async def test_a_validation_that_fails_gives_the_session_back(case: Case) -> None:
     seen = await case.post("/validated", number="none")
-    await case.proves(seen, status=400 if case.kind.adapter == "litestar" else 422)
+    # Litestar's own answer repeats the URL, which bears the key here.
+    assert seen.status == (400 if case.kind.adapter == "litestar" else 422)
+    await case.proves(None)
 
 
 @everywhere

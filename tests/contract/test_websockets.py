@@ -36,6 +36,7 @@ async def test_a_normal_close_is_stored_before_the_client_sees_it(case: Case) ->
 @everywhere
 async def test_a_handler_that_returns_is_stored(case: Case) -> None:
     await _close_code(case, "return")
+    await case.until_stored("")
     await case.proves(None, stored=[""])
 
 
@@ -72,11 +73,7 @@ async def test_a_handler_that_catches_the_disconnect_is_stored(case: Case) -> No
     async with case.socket("/ws/catch") as socket:
         assert await socket.recv() == "added"
         socket.transport.abort()
-
-    async def stored() -> bool:
-        return await case.stack.rows(case.key) == [""]
-
-    await case.until(stored, "the note")
+    await case.until_stored("")
     await case.proves(None, stored=[""])
 
 

@@ -97,6 +97,13 @@ async def count(session: AsyncSession, params: Params) -> Reply:
     return Reply(data={"count": len(found.all())})
 
 
+async def hold(session: AsyncSession, params: Params) -> None:
+    """A read session keeps its connection while it streams."""
+    rows = await session.stream(text("SELECT 1"))
+    await asyncio.sleep(float(params["seconds"]))
+    await rows.close()
+
+
 # -- works that do not --------------------------------------------------------------------------
 
 
@@ -227,6 +234,7 @@ WORKS: dict[str, Work] = {
         query_slowly,
         isolated,
         count,
+        hold,
         add_only,
         orphan,
         duplicate,
