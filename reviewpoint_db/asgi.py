@@ -9,7 +9,6 @@ application's own exception handlers and with the headers that its other middlew
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
@@ -99,11 +98,13 @@ class UnitOfWorkMiddleware:
         unit = UnitOfWork(
             self._database,
             commit=self._commit,
-            origin=lambda: self._origin(scope),
-            request_id=lambda: _request_id(scope),
-            open_session=partial(self._open_session, scope) if self._open_session else None,
+            scope=scope,
+            origin=self._origin,
+            open_session=self._open_session,
         )
-        units: dict[str, UnitOfWork] = scope.setdefault(_UNITS, {})
+        units: dict[str, UnitOfWork] | None = scope.get(_UNITS)
+        if units is None:
+            units = scope[_UNITS] = {}
         outer = units.get(self._name)
         units[self._name] = unit
         token = current_units.set(units)
@@ -144,40 +145,39 @@ class CommitMiddleware:
         self._answer = answer
         self._commits = commits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection."""
         if scope["type"] == "http":
-            await self._http(unit_of(scope, self._name), scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(unit_of(scope, self._name), scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self._http(scope, receive, send)
+        if scope["type"] == "websocket":
+            return self._websocket(scope, receive, send)
+        return self._app(scope, receive, send)
 
-    async def _http(self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        unit = unit_of(scope, self._name)
         failed: Exception | None = None
         started = False
         complete = False
 
         async def finish_then_send(message: Message) -> None:
             nonlocal failed, started, complete
-            kind = message["type"]
-            last = kind == "http.response.body" and not message.get("more_body", False)
-            if kind == "http.response.start":
-                succeeded = self._commits(message["status"])
+            if message["type"] == "http.response.start":
+                unit.succeeded = self._commits(message["status"])
                 if unit.opened:
                     try:
-                        await unit.finish(succeeded=succeeded)
+                        await unit.finish(succeeded=unit.succeeded)
                     except Exception as error:
                         failed = error
                         raise
-                else:
-                    unit.succeeded = succeeded
                 started = True
-            elif unit.autocommit and unit.dirty and last:
-                # A stream that used the session: its end is the promise that all is stored.
-                await unit.finish(succeeded=unit.succeeded is True)
+            elif unit.autocommit and _is_last(message):
+                if unit.dirty:
+                    # A stream that used the session: its end is the promise that all is stored.
+                    await unit.finish(succeeded=unit.succeeded is True)
+                await send(message)
+                complete = True
+                return
             await send(message)
-            complete = complete or last
 
         try:
             await self._app(scope, receive, finish_then_send)
@@ -193,9 +193,8 @@ class CommitMiddleware:
             # A stream that ended early did so because its client left: Starlette returns then.
             await _finish_late(unit, succeeded=complete and unit.succeeded is True)
 
-    async def _websocket(
-        self, unit: UnitOfWork, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        unit = unit_of(scope, self._name)
         closed = False
 
         async def finish_then_send(message: Message) -> None:
@@ -223,6 +222,10 @@ class CommitMiddleware:
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
 async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:
     """Commit what a background task did after the response; nobody is left to be told."""
     try:
@@ -233,10 +236,3 @@ async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:
 
 def _log_failed_commit(unit: UnitOfWork, error: Exception) -> None:
     logger.error("{}: COMMIT failed: {}", unit.origin, safe_error(error))
-
-
-def _request_id(scope: Scope) -> str | None:
-    for name, value in scope.get("headers") or ():
-        if name == b"x-request-id":
-            return str(value.decode("latin-1"))[:128]
-    return None

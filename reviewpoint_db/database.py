@@ -170,20 +170,21 @@ class Database:
         While other event loops run it too, only what this loop has is returned.
         """
         here = asyncio.get_running_loop()
-        last = self._started_loops.leave(here)
-        if last:
-            was_started, self.started = self.started, False
+        if self._started_loops.only(here):
             self.begin_draining()
         await self._end_tasks(here)
-        await self._until_returned(None if last else here, _DRAIN_TIMEOUT)
+        await self._until_returned(here, _DRAIN_TIMEOUT)
         closings = {task for task in self._closings if task.get_loop() is here}
         if closings:
             await asyncio.wait(closings, timeout=CLOSE_TIMEOUT)
-        if not last:
-            engine = self._engines.take(here)
-            if engine is not None:
-                await self._dispose(here, engine)
+        engine = self._engines.take(here)
+        if engine is not None:
+            await self._dispose(here, engine)
+        # Only now: the last one to leave would take the engine of a loop that is about to end.
+        if not self._started_loops.leave(here):
             return
+        was_started, self.started = self.started, False
+        await self.drain()
         for loop, engine in self._engines.take_all():
             await self._dispose(loop, engine)
         if self._memory is not None:
@@ -324,21 +325,13 @@ class Database:
         if not connection.invalidated and connection.connection.driver_connection is not None:
             self._backend.terminate(connection.connection.driver_connection)
 
-    def unit_of_work(
-        self,
-        *,
-        commit: CommitMode = "manual",
-        origin: Callable[[], str] | None = None,
-        request_id: Callable[[], str | None] | None = None,
-    ) -> UnitOfWork:
+    def unit_of_work(self, *, commit: CommitMode = "manual") -> UnitOfWork:
         """Return the sessions of one request; whoever asks calls `release()` at its end.
 
         Args:
             commit: Who commits.
-            origin: Names the handler, when asked.
-            request_id: Returns the request's id, when asked.
         """
-        return UnitOfWork(self, commit=commit, origin=origin, request_id=request_id)
+        return UnitOfWork(self, commit=commit)
 
     async def run_in_transaction(
         self,

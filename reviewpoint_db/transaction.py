@@ -6,8 +6,8 @@ No framework is known here; `asgi.py` calls both at the right moments.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 from sqlalchemy import Connection, event
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["CommitMode", "UnitOfWork", "after_commit", "end_session"]
 
 CommitMode = Literal["manual", "autocommit"]
+Scope = MutableMapping[str, Any]
+_NO_SCOPE: Final[Scope] = {}
 
 
 class UnitOfWork:
@@ -37,9 +39,9 @@ class UnitOfWork:
     Args:
         database: Whose sessions these are.
         commit: Who commits.
-        origin: Names the handler for log lines and the list of holders, when asked.
-        request_id: Returns the request's id, when asked.
-        open_session: Opens the session in the database's place.
+        scope: The request: an ASGI scope, or any mapping; its `headers` may bear an x-request-id.
+        origin: Names the handler of the scope, for log lines and the list of holders.
+        open_session: Opens the session of the scope in the database's place.
 
     Example:
         >>> unit = database.unit_of_work(commit="autocommit")
@@ -56,7 +58,7 @@ class UnitOfWork:
         "_origin",
         "_read_session",
         "_released",
-        "_request_id",
+        "_scope",
         "_session",
         "succeeded",
     )
@@ -66,15 +68,15 @@ class UnitOfWork:
         database: Database,
         *,
         commit: CommitMode = "manual",
-        origin: Callable[[], str] | None = None,
-        request_id: Callable[[], str | None] | None = None,
-        open_session: Callable[[], AsyncSession] | None = None,
+        scope: Scope = _NO_SCOPE,
+        origin: Callable[[Scope], str] | None = None,
+        open_session: Callable[[Scope], AsyncSession] | None = None,
     ) -> None:
         self._database = database
-        self._open_session = open_session or database.open_session
         self._commit = commit
+        self._scope = scope
         self._origin = origin
-        self._request_id = request_id
+        self._open_session = open_session
         self._session: AsyncSession | None = None
         self._read_session: AsyncSession | None = None
         self._released = False
@@ -90,7 +92,8 @@ class UnitOfWork:
         """
         if self._session is None:
             self._refuse_after_release()
-            self._session = self._open_session()
+            opener = self._open_session
+            self._session = opener(self._scope) if opener else self._database.open_session()
         return self._session
 
     @property
@@ -131,12 +134,15 @@ class UnitOfWork:
     def origin(self) -> str:
         """The handler, as the adapter names it."""
         # Asked each time: a middleware may use the session before the router knows the handler.
-        return (self._origin() if self._origin else None) or "unknown"
+        return (self._origin(self._scope) if self._origin else None) or "unknown"
 
     @property
     def request_id(self) -> str | None:
-        """The request's id, when it has one."""
-        return self._request_id() if self._request_id else None
+        """The request's x-request-id, when it has one."""
+        for name, value in self._scope.get("headers") or ():
+            if name == b"x-request-id":
+                return str(value.decode("latin-1"))[:128]
+        return None
 
     async def finish(self, *, succeeded: bool) -> None:
         """End the transaction as the response's status demands; in manual mode do nothing.
@@ -158,11 +164,13 @@ class UnitOfWork:
         if self._released:
             return
         self._released = True
-        if self._session is not None:
-            self._warn_of_lost_changes(self._session)
-            await self._database.end(self._session)
-        if self._read_session is not None:
-            await self._database.end(self._read_session)
+        try:
+            if self._session is not None:
+                self._warn_of_lost_changes(self._session)
+                await self._database.end(self._session)
+        finally:  # cancelled in between, the other one still holds its connection
+            if self._read_session is not None:
+                await self._database.end(self._read_session)
 
     def close(self) -> None:
         """Release a unit that was never used: nothing to send, so nothing to wait for."""

@@ -10,6 +10,8 @@ from reviewpoint_db import asgi
 from reviewpoint_db.asgi import unit_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from litestar import Litestar
     from litestar.connection import ASGIConnection
     from litestar.handlers import HTTPRouteHandler
@@ -86,14 +88,20 @@ def is_logged(scope: Any, error: Exception) -> bool:
 class CommitMiddleware(asgi.CommitMiddleware):
     """Innermost: commits before anything of the response leaves."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Serve one connection; nothing of one that fails stays in the response cache."""
-        try:
-            await super().__call__(scope, receive, send)
-        except Exception:
-            if getattr(scope["route_handler"], "cache", False):
-                await _forget_cached(scope)
-            raise
+        serving = super().__call__(scope, receive, send)
+        return (
+            _cached(serving, scope) if getattr(scope["route_handler"], "cache", False) else serving
+        )
+
+
+async def _cached(serving: Awaitable[None], scope: Scope) -> None:
+    try:
+        await serving
+    except Exception:
+        await _forget_cached(scope)
+        raise
 
 
 async def _forget_cached(scope: Any) -> None:
