@@ -129,11 +129,17 @@ class StartedLoops:
             self._loops.add(loop)
             return self._loops == {loop}
 
-    def leave(self, loop: _Loop) -> bool:
-        """Note the stop in a loop, and return whether the database is to stop as a whole.
+    def only(self, loop: _Loop) -> bool:
+        """Whether a stop in this loop is that of the whole database.
 
         So it is too when a loop says so that never started it.
         """
+        with self._lock:
+            self._forget_closed()
+            return loop not in self._loops or self._loops == {loop}
+
+    def leave(self, loop: _Loop) -> bool:
+        """Note the stop in a loop, and return whether it is that of the whole database."""
         with self._lock:
             self._forget_closed()
             if loop not in self._loops:

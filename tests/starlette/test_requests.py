@@ -307,6 +307,36 @@ async def test_of_an_unknown_outcome_the_client_is_told(
     assert (answer.text == "sorry") is handler_for_bugs
 
 
+REFUSE_AT_COMMIT = """
+create function refuse() returns trigger language plpgsql as
+    $$ begin raise exception 'not on a Sunday'; end $$;
+create constraint trigger refuse after insert on notes
+    deferrable initially deferred for each row execute function refuse();
+"""
+
+
+@pytest.mark.parametrize("handler_for_bugs", [False, True])
+async def test_a_commit_that_fails_of_a_bug_is_a_bug(
+    postgres: Any, postgres_url: str, handler_for_bugs: bool
+) -> None:
+    async def sorry(conn: Request, error: Exception) -> Response:
+        return PlainTextResponse("sorry", status_code=500)
+
+    app, database = make(
+        postgres_url, exception_handlers={Exception: sorry} if handler_for_bugs else {}
+    )
+    async with running(app):
+        postgres.psql(REFUSE_AT_COMMIT, postgres_url.rsplit("/", 1)[1])
+        answer = await request(app, "/note")
+        assert answer.status == 500
+        assert answer.body == (b"sorry" if handler_for_bugs else b"Internal Server Error")
+        # The server is told, as of every bug, and not what the driver said.
+        assert isinstance(answer.error, SQLAlchemyError)
+        assert "Sunday" not in str(answer.error)
+        assert await stored(database) == []
+        assert held(database) == 0
+
+
 async def test_no_error_is_logged_twice_or_with_its_values(
     database_url: str, lines: list[str]
 ) -> None:
