@@ -10,12 +10,11 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from tests.contract.apps import tables
-from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World
+from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World, client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -58,14 +57,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest_asyncio.fixture
 async def case(stack: Stack) -> AsyncIterator[Case]:
     """One test's dealings with a running application."""
-    transport = httpx.AsyncHTTPTransport(
-        verify=False,
-        # uvicorn closes the connection after a 500, which races with the next request on it.
-        limits=httpx.Limits(max_keepalive_connections=0),
-    )
-    async with httpx.AsyncClient(
-        base_url=stack.server.url, transport=transport, timeout=15
-    ) as http:
+    async with client_of(stack.server) as http:
         yield Case(stack, http)
 
 

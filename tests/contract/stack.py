@@ -64,6 +64,16 @@ class Kind(NamedTuple):
         )
 
 
+def client_of(server: AsgiServer, **settings: Any) -> httpx.AsyncClient:
+    """A client of a server."""
+    transport = httpx.AsyncHTTPTransport(
+        verify=False,
+        # uvicorn closes the connection after a 500, which races with the next request on it.
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+    return httpx.AsyncClient(base_url=server.url, transport=transport, timeout=15, **settings)
+
+
 class World:
     """A PostgreSQL server of this process, and a relay before it."""
 
