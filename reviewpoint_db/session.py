@@ -226,7 +226,12 @@ def make_session_class(
     made: type[AsyncSession] = type(
         name,
         (mixin, base),
-        {"sync_session_class": sync_class, "__doc__": f"{name} of one database."},
+        {
+            "sync_session_class": sync_class,
+            # SQLAlchemy 2.0 has it only where there is one, and advanced-alchemy asks for it.
+            "bind": None,
+            "__doc__": f"{name} of one database.",
+        },
     )
     return made
 
