@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from litestar.exceptions import ImproperlyConfiguredException
 
 from reviewpoint_db import default
-from reviewpoint_db.checks import Migrations, check_at_start
+from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
+from reviewpoint_db.migrations import Migrations
 
 if TYPE_CHECKING:
     from litestar import Litestar

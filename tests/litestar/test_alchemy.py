@@ -172,10 +172,8 @@ class TestRepositories:
             made = await http.post("/writers", json={"name": "Ann"})
             assert made.status_code == 201
             ann = made.json()
-            assert UUID(ann["id"])
-            assert dt.datetime.fromisoformat(
-                ann["createdAt" if "createdAt" in ann else "created_at"]
-            )
+            assert str(UUID(ann["id"])) == ann["id"]
+            assert dt.datetime.fromisoformat(ann["created_at"]).tzinfo is not None
             assert (await http.get(f"/writers/{ann['id']}")).json()["name"] == "Ann"
             page = (await http.get("/writers")).json()
             assert (page["total"], page["items"][0]["name"]) == (1, "Ann")
@@ -621,7 +619,7 @@ def test_our_sessions_listen_for_what_theirs_listen_for(url: str) -> None:
     theirs = names(TheirConfig(connection_string=url))
     assert theirs
     assert names(SQLAlchemyAsyncConfig(connection_string=url)) == theirs
-    switched_off = {
+    switched_off: Any = {
         "enable_file_object_listener": False,
         "enable_touch_updated_timestamp_listener": False,
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from litestar import Controller, Litestar, Router, asgi, get, websocket_listener
 from litestar.di import NamedDependency, Provide
+from litestar.handlers import WebsocketListener
 from litestar.params import FromQuery
 from sqlalchemy import text
 
@@ -125,6 +126,23 @@ async def test_into_websocket_listeners() -> None:
         assert (await socket.receive())["type"] == "websocket.accept"
         await socket.send("hello")
         assert (await socket.receive())["text"] == "hello default 1"
+        await socket.leave()
+        await socket.ended()
+
+
+async def test_what_is_neither_handler_nor_controller_is_left_alone() -> None:
+    class Listener(WebsocketListener):
+        path = "/"
+
+        async def on_receive(self, data: str, db_read_session: ReadSessionDep) -> str:
+            return f"{data} {await db_read_session.scalar(text('select 1'))}"
+
+    app = Litestar([Listener], plugins=[*PLUGINS])
+    async with running(app):
+        socket = WebSocketClient(app, "/")
+        assert (await socket.receive())["type"] == "websocket.accept"
+        await socket.send("hello")
+        assert (await socket.receive())["text"] == "hello 1"
         await socket.leave()
         await socket.ended()
 
