@@ -95,25 +95,26 @@ class UnitOfWorkMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        unit = UnitOfWork(
+        units: dict[str, UnitOfWork] | None = scope.get(_UNITS)
+        if units is None:
+            units = scope[_UNITS] = {}
+        elif self._name in units:
+            # A mounted application's own database, of the same name as one around it, which goes
+            # on at the same time (middlewares of Starlette run it in another task).
+            units = dict(units)
+            scope = {**scope, _UNITS: units}
+        unit = units[self._name] = UnitOfWork(
             self._database,
             commit=self._commit,
             scope=scope,
             origin=self._origin,
             open_session=self._open_session,
         )
-        units: dict[str, UnitOfWork] | None = scope.get(_UNITS)
-        if units is None:
-            units = scope[_UNITS] = {}
-        outer = units.get(self._name)
-        units[self._name] = unit
         token = current_units.set(units)
         try:
             await self._app(scope, receive, send)
         finally:
             current_units.reset(token)
-            if outer is not None:
-                units[self._name] = outer
             if unit.opened:
                 await unit.release()
             else:

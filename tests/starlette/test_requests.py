@@ -38,6 +38,7 @@ from tests.support.notes import held, metadata, stored, write, write_orphan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from starlette.websockets import WebSocket
@@ -411,6 +412,29 @@ async def test_a_mounted_application_sees_the_session(database_url: str, registe
         assert held(database) == 0
 
 
+async def test_a_mounted_application_may_have_a_database_of_the_same_name(
+    database_url: str, tmp_path: Path
+) -> None:
+    inner, its_own = make(f"sqlite:///{tmp_path / 'inner.sqlite3'}")
+    seen: list[bool] = []
+
+    async def note_around(conn: Request, call_next: Any) -> Response:
+        before = get_session(conn)
+        answer: Response = await call_next(conn)
+        seen.append(get_session(conn) is before)
+        return answer
+
+    app, database = make(
+        database_url,
+        routes=[Mount("/inner", inner)],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=note_around)],
+    )
+    async with running(app), client(app) as http, its_own:
+        assert (await http.get("/inner/note")).status_code == 201
+        assert (await stored(its_own), await stored(database)) == (["a note"], [])
+    assert seen == [True]
+
+
 # Streams and background tasks
 
 
@@ -513,6 +537,22 @@ async def test_a_background_task_uses_the_session(database_url: str) -> None:
         assert held(database) == 0
 
 
+async def test_a_background_task_whose_commit_fails_is_logged(
+    database_url: str, lines: list[str]
+) -> None:
+    async def handler(conn: Request) -> Response:
+        session = get_session(conn)
+        return Response(NO_CONTENT, background=BackgroundTask(write_orphan, session))
+
+    app, database = make(database_url, routes=[Route("/later", handler)])
+    async with running(app), client(app) as http:
+        assert (await http.get("/later")).status_code == 200
+        assert await stored(database) == []
+        assert held(database) == 0
+    (line,) = [line for line in lines if line.startswith("ERROR")]
+    assert "COMMIT after the response failed" in line
+
+
 # WebSockets
 
 
@@ -555,6 +595,23 @@ async def test_a_websocket_has_a_session(
             assert (await socket.receive())["code"] == code
         assert isinstance(await socket.ended(), LookupError) is (code is None)
         assert await stored(database) == kept
+        assert held(database) == 0
+
+
+async def test_a_websocket_that_nobody_closed_is_closed_with_an_error_when_commit_fails(
+    database_url: str,
+) -> None:
+    async def returns(conn: WebSocket) -> None:
+        await conn.accept()
+        await write_orphan(get_session(conn))
+
+    app, database = make(database_url, routes=[WebSocketRoute("/returns", returns)])
+    async with running(app):
+        socket = WebSocketClient(app, "/returns")
+        assert (await socket.receive())["type"] == "websocket.accept"
+        assert (await socket.receive())["code"] == 1011
+        assert await socket.ended() is None
+        assert await stored(database) == []
         assert held(database) == 0
 
 
