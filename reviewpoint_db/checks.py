@@ -19,21 +19,18 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from loguru import logger
 from msgspec.structs import replace
 from sqlalchemy import text
 
-from reviewpoint_db.backend import READ_ONLY
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.redaction import safe_error
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from reviewpoint_db.database import Database
 
 __all__ = (
@@ -76,34 +73,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 SystemCheck = Callable[["Database"], Awaitable[Iterable[Finding]]]
 """A check of the application's own: an async function from the database to its findings."""
-
-
-class Migrations(msgspec.Struct, frozen=True, kw_only=True):
-    """Where alembic's scripts and its table are.
-
-    Args:
-        script_location: The folder of `env.py` and `versions`.
-        version_table: The table that holds the database's revision (advanced-alchemy's default).
-        version_table_schema: Its schema; None for the connection's default.
-    """
-
-    script_location: str = "migrations"
-    version_table: str = "alembic_versions"
-    version_table_schema: str | None = None
-
-    def present(self) -> bool:
-        """Whether there are any scripts."""
-        return Path(self.script_location, "env.py").is_file()
-
-    @classmethod
-    def of(cls, config: Any) -> Migrations:
-        """Read them off a config of advanced-alchemy."""
-        alembic = config.alembic_config
-        return cls(
-            script_location=str(alembic.script_location),
-            version_table=alembic.version_table_name,
-            version_table_schema=alembic.version_table_schema,
-        )
 
 
 async def run_checks(
@@ -275,11 +244,7 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
 
 
 async def _migrations(database: Database, migrations: Migrations) -> list[Finding]:
-    heads = await asyncio.to_thread(_heads, migrations)
-    async with database.engine.connect() as connection:
-        # Looking must not queue behind whoever writes to a SQLite file.
-        await connection.execution_options(**{READ_ONLY: True})
-        current = await connection.run_sync(_current, migrations)
+    current, heads = await migrations.state_of(database.engine)
     if current == heads:
         return []
     return [
@@ -293,22 +258,6 @@ async def _migrations(database: Database, migrations: Migrations) -> list[Findin
             fix="reviewpoint-db upgrade, or litestar database upgrade.",
         )
     ]
-
-
-def _heads(migrations: Migrations) -> set[str]:
-    from alembic.script import ScriptDirectory
-
-    return set(ScriptDirectory(migrations.script_location).get_heads())
-
-
-def _current(connection: Connection, migrations: Migrations) -> set[str]:
-    from alembic.migration import MigrationContext
-
-    options = {
-        "version_table": migrations.version_table,
-        "version_table_schema": migrations.version_table_schema,
-    }
-    return set(MigrationContext.configure(connection, opts=options).get_current_heads())
 
 
 def _named(revisions: set[str]) -> str:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from reviewpoint_db.checks import Migrations, refused, run_checks
+from reviewpoint_db.checks import refused, run_checks
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.migrations import Migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

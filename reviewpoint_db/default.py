@@ -52,6 +52,12 @@ if TYPE_CHECKING:
 __all__ = (
     "AsyncSessionLocal",
     "ConnectionDebugInfo",
+    "_connection_failures",
+    "_creation_lock",
+    "_engine_creation_count",
+    "_log_engine_pool_state",
+    "_log_worker_info",
+    "_session_creation_count",
     "configure",
     "db_healthcheck",
     "engine",

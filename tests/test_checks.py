@@ -13,10 +13,11 @@ from loguru import logger
 from sqlalchemy import text
 
 from reviewpoint_db import checks, logs
-from reviewpoint_db.checks import Finding, Migrations, check_at_start, refused, run_checks
+from reviewpoint_db.checks import Finding, check_at_start, refused, run_checks
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.migrations import Migrations
 from tests.support.postgres import PostgresServer
 from tests.support.relay import Relay
 
@@ -201,7 +202,8 @@ async def test_a_start_logs_the_findings(
     async with Database(config_of(own_url)) as database:
         log.clear()
         await asyncio.wait_for(check_at_start(database), 10)
-    assert [line for line in log if "RPDB004" in line][0].startswith("ERROR RPDB004 error: ")
+    (line,) = [line for line in log if "RPDB004" in line]
+    assert line.startswith("ERROR RPDB004 error: ")
 
 
 async def test_in_tests_a_start_connects_to_nothing(postgres_url: str, log: list[str]) -> None:

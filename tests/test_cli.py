@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -256,8 +257,15 @@ def test_the_commands_stand_under_litestar(command: Run) -> None:
         (["database", "--help"], "show-current-revision"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "litestar", "--app", "shop:create_app", "reviewpoint-db"]
-            + words,
+            [
+                sys.executable,
+                "-m",
+                "litestar",
+                "--app",
+                "shop:create_app",
+                "reviewpoint-db",
+                *words,
+            ],
             check=True,
             capture_output=True,
             text=True,
@@ -275,5 +283,6 @@ def test_a_loaded_environment_is_taken_as_it_is() -> None:
 
     result = CliRunner().invoke(main, ["health"], obj=Environment())
     assert result.output == "default: healthy\n"
+    bare = SimpleNamespace(state=None)
     with pytest.raises(ConfigurationError):
-        Target(find_app=lambda: type("App", (), {"state": None})()).databases  # noqa: B018
+        Target(find_app=lambda: bare).databases  # noqa: B018

@@ -18,6 +18,7 @@ from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.database import Database
 from reviewpoint_db.health import HealthReport, check_health
+from tests.support.default import sqlite_threads_end
 from tests.support.postgres import PostgresServer, RemoteServer
 from tests.support.relay import Relay
 
@@ -168,11 +169,14 @@ async def test_a_server_that_accepts_and_says_nothing_is_unhealthy(postgres_url:
 async def test_a_full_pool_at_a_silent_server_is_unreachable(postgres_url: str) -> None:
     pool = PoolConfig(size=1, max_overflow=0)
     with Relay.to(postgres_url) as relay:
-        async with opened(relay.url(postgres_url), pool=pool, health_timeout=0.3) as database:
-            async with all_in_use(database):
-                relay.delay(1.0)
-                assert (await check_health(database)).cause == "unreachable"
-                relay.delay(0.0)
+        url = relay.url(postgres_url)
+        async with (
+            opened(url, pool=pool, health_timeout=0.3) as database,
+            all_in_use(database),
+        ):
+            relay.delay(1.0)
+            assert (await check_health(database)).cause == "unreachable"
+            relay.delay(0.0)
 
 
 async def test_a_connection_beside_the_pool_that_fails_its_ping_is_cut(
@@ -319,6 +323,7 @@ async def test_a_file_that_is_no_database_is_unhealthy(tmp_path: Any) -> None:
         report = await check_health(database)
         assert report.cause == "unreachable"
         assert report.checks[0].code == "SQLITE_NOTADB"
+    await sqlite_threads_end()
 
 
 async def test_a_pool_class_of_the_applications_is_checked_too(postgres_url: str) -> None:
