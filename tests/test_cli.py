@@ -275,8 +275,8 @@ def test_the_commands_stand_under_litestar(command: Run) -> None:
         assert expected in done.stdout
 
 
-def test_a_loaded_environment_is_taken_as_it_is() -> None:
-    database = Database(DatabaseConfig(environment="dev", url="sqlite:///a"))
+def test_a_loaded_environment_is_taken_as_it_is(sqlite_url: str) -> None:
+    database = Database(DatabaseConfig(environment="dev", url=sqlite_url))
 
     class Environment:
         app = database
