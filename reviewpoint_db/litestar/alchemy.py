@@ -130,6 +130,15 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
             return self.session_maker
         return self.database.sessionmaker
 
+    @asynccontextmanager
+    async def get_session(self) -> AsyncGenerator[AsyncSession, None]:
+        """Open a session for a block, which commits for itself; it is released in any case."""
+        session = self.create_session_maker()()
+        try:
+            yield session
+        finally:
+            await self.database.end(session)
+
     def provide_session(self, state: State, scope: Scope) -> AsyncSession:
         """Return the session of the request's unit of work.
 

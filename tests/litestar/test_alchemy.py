@@ -7,7 +7,7 @@ nothing else differs.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,6 @@ from advanced_alchemy.extensions.litestar import (
     SQLAlchemyPlugin,
     async_autocommit_before_send_handler,
     async_autocommit_handler_maker,
-    providers,
 )
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig as TheirConfig
 from advanced_alchemy.filters import LimitOffset
@@ -53,6 +52,13 @@ if TYPE_CHECKING:
     from litestar.types import Message, Scope
 
 
+pytestmark = [
+    # advanced-alchemy 1.9 warns of what it calls by itself.
+    pytest.mark.filterwarnings("ignore:.*set_async_context"),
+    pytest.mark.filterwarnings("ignore:.*reset_async_context"),
+]
+
+
 class Writer(UUIDAuditBase):
     __tablename__ = "litestar_alchemy_writer"
 
@@ -66,6 +72,11 @@ class Writers(SQLAlchemyAsyncRepositoryService[Writer]):
     repository_type = Repository
 
 
+async def provide_writers(db_session: SessionDep) -> Writers:
+    taken = "Name taken"
+    return Writers(db_session, error_messages={"duplicate_key": taken, "integrity": taken})
+
+
 class Line(msgspec.Struct):
     """A writer as one line of a list."""
 
@@ -75,11 +86,7 @@ class Line(msgspec.Struct):
 
 class WriterController(Controller):
     path = "/writers"
-    dependencies = providers.create_service_dependencies(
-        Writers,
-        "writers",
-        error_messages={"duplicate_key": "Name taken", "integrity": "Name taken"},
-    )
+    dependencies: ClassVar[dict[str, Any]] = {"writers": Provide(provide_writers)}
 
     @post("/")
     async def create(
