@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
 
-from reviewpoint_db.endpoints.debug import debug
-from reviewpoint_db.endpoints.health import health, live, ready
-from reviewpoint_db.endpoints.reply import Reply
+from reviewpoint_db.endpoints.routes import ROUTES, OwnRoute
 
 if TYPE_CHECKING:
     from litestar.types import Guard, Middleware
@@ -19,40 +17,6 @@ if TYPE_CHECKING:
     from reviewpoint_db.endpoints.access import Access
 
 __all__ = ("make_routes",)
-
-AnyRequest = Request[Any, Any, Any]
-Endpoint = Callable[["Database", AnyRequest], Awaitable[Reply]]
-
-
-async def _health(database: Database, request: AnyRequest) -> Reply:
-    accept = request.headers.get("accept", "")
-    return await health(database, accept=accept, details=database.config.debug_allowed)
-
-
-async def _live(_: Database, __: AnyRequest) -> Reply:
-    return live()
-
-
-async def _ready(database: Database, _: AnyRequest) -> Reply:
-    return await ready(database)
-
-
-async def _debug(database: Database, _: AnyRequest) -> Reply:
-    return debug(database)
-
-
-class _Route(NamedTuple):
-    path: str
-    endpoint: Endpoint
-    guarded: bool = False
-
-
-_ROUTES = (
-    _Route("/health", _health),
-    _Route("/health/live", _live),
-    _Route("/health/ready", _ready),
-    _Route("/debug", _debug, guarded=True),
-)
 
 
 def make_routes(
@@ -84,13 +48,13 @@ def make_routes(
             middleware=middleware if route.guarded and guards else (),
             include_in_schema=include_in_schema,
         )
-        for route in _ROUTES
+        for route in ROUTES
         if access.mounted or not route.guarded
     ]
 
 
 def _make(
-    route: _Route,
+    route: OwnRoute,
     database: Database,
     path: str,
     access: Access,
@@ -99,9 +63,8 @@ def _make(
     middleware: Sequence[Middleware],
     include_in_schema: bool,
 ) -> HTTPRouteHandler:
-    async def serve(request: AnyRequest) -> Response[bytes]:
-        refusal = access.check(request.headers.get("authorization")) if route.guarded else None
-        reply = refusal or await route.endpoint(database, request)
+    async def serve(request: Request[Any, Any, Any]) -> Response[bytes]:
+        reply = await route.reply(database, access, request.headers)
         return Response(reply.body, status_code=reply.status, headers=reply.headers)
 
     serve.__name__ = serve.__qualname__ = f"{database.name}{route.path}".replace("/", "_")

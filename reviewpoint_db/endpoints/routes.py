@@ -1,0 +1,67 @@
+"""The table of the routes below `/db`, for the adapters to serve: what is where, for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from reviewpoint_db.endpoints.debug import debug
+from reviewpoint_db.endpoints.health import health, live, ready
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.endpoints.access import Access
+    from reviewpoint_db.endpoints.reply import Reply
+
+__all__ = ("ROUTES", "OwnRoute")
+
+
+class OwnRoute(NamedTuple):
+    """One route.
+
+    Args:
+        path: Where it is below the adapter's path.
+        answer: Makes the answer from the database and the request's headers (lower-case names).
+        guarded: Whether it exists, and for whom, is for `Access` and the application's guards.
+    """
+
+    path: str
+    answer: Callable[[Database, Mapping[str, str]], Awaitable[Reply]]
+    guarded: bool = False
+
+    async def reply(self, database: Database, access: Access, headers: Mapping[str, str]) -> Reply:
+        """Answer a request, or refuse it.
+
+        Args:
+            database: What the route tells of.
+            access: Asks for the token, where there is one.
+            headers: The request's.
+        """
+        refusal = access.check(headers.get("authorization")) if self.guarded else None
+        return refusal or await self.answer(database, headers)
+
+
+async def _health(database: Database, headers: Mapping[str, str]) -> Reply:
+    details = database.config.debug_allowed
+    return await health(database, accept=headers.get("accept", ""), details=details)
+
+
+async def _live(_: Database, __: Mapping[str, str]) -> Reply:
+    return live()
+
+
+async def _ready(database: Database, _: Mapping[str, str]) -> Reply:
+    return await ready(database)
+
+
+async def _debug(database: Database, _: Mapping[str, str]) -> Reply:
+    return debug(database)
+
+
+ROUTES: Final = (
+    OwnRoute("/health", _health),
+    OwnRoute("/health/live", _live),
+    OwnRoute("/health/ready", _ready),
+    OwnRoute("/debug", _debug, guarded=True),
+)
+"""All routes; an adapter that serves these serves those that are added here, too."""
