@@ -1,0 +1,179 @@
+"""create_engine: safe errors, a known outcome of COMMIT, and engines that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import NullPool, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from reviewpoint_db.activity import Activity
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.engine import adopt_engine, create_engine, elastic_pool
+from reviewpoint_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseUnavailableError,
+    QueryTimeoutError,
+)
+from reviewpoint_db.pool import ElasticPool
+from tests.support.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+def _config(url: str, **settings: object) -> DatabaseConfig:
+    return DatabaseConfig(url=url, query_timeout=1, connect_timeout=1, **settings)  # type: ignore[arg-type]
+
+
+def _engine(url: str, **settings: object) -> AsyncEngine:
+    return create_engine(_config(url, **settings), Activity("default"))
+
+
+@pytest.fixture
+async def relayed(postgres_url: str) -> AsyncIterator[tuple[AsyncEngine, Relay]]:
+    with Relay.to(postgres_url) as relay:
+        engine = _engine(relay.url(postgres_url))
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE t (v integer)"))
+        yield engine, relay
+        relay.restore()
+        relay.drop()
+        await engine.dispose()
+
+
+async def _rows(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(text("SELECT count(*) FROM t"))).scalar_one())
+
+
+async def test_it_has_our_pool(database_url: str) -> None:
+    engine = _engine(database_url)
+    assert isinstance(elastic_pool(engine), ElasticPool)
+    await engine.dispose()
+
+
+async def test_engine_options_may_bring_another_pool_and_connect_arguments(
+    postgres_url: str,
+) -> None:
+    options = {
+        "poolclass": NullPool,
+        "connect_args": {"server_settings": {"application_name": "mine"}},
+    }
+    engine = _engine(postgres_url, engine_options=options)
+    assert elastic_pool(engine) is None
+    async with engine.connect() as connection:
+        shown = await connection.execute(text("SHOW application_name"))
+        assert shown.scalar_one() == "mine"
+
+
+async def test_a_commit_without_an_answer_has_an_unknown_outcome(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    for number, action in enumerate(("cut answer", "hold answer"), 1):
+        relay.at("COMMIT;", action)  # type: ignore[arg-type]
+        with pytest.raises(CommitOutcomeUnknownError, match="may have been stored"):
+            async with engine.begin() as connection:
+                await connection.execute(text("INSERT INTO t VALUES (1)"))
+        assert await _rows(engine) == number
+
+
+async def test_a_commit_on_a_connection_known_to_be_lost_was_never_sent(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    with pytest.raises(DBAPIError) as raised:  # noqa: PT012 - the commit at the end raises
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO t VALUES (1)"))
+            driver = (await connection.get_raw_connection()).driver_connection
+            relay.drop()
+            async with asyncio.timeout(5):
+                while not driver.is_closed():  # type: ignore[union-attr]  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+    assert not isinstance(raised.value, CommitOutcomeUnknownError)
+    assert await _rows(engine) == 0
+
+
+async def test_a_connection_lost_before_commit_has_a_known_outcome(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    relay.at("SELECT 42", "cut")
+    with pytest.raises(DBAPIError) as raised:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT 42"))
+    assert raised.value.connection_invalidated
+    assert not isinstance(raised.value, CommitOutcomeUnknownError)
+
+
+async def test_a_commit_that_the_server_refuses_failed(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    relay.at("COMMIT;", "fail", sqlstate="40001")
+    with pytest.raises(DBAPIError) as raised:
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO t VALUES (1)"))
+    assert not isinstance(raised.value, CommitOutcomeUnknownError)
+    assert await _rows(engine) == 0
+
+
+async def test_a_statement_beyond_its_time_limit_is_named(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, _ = relayed
+    async with engine.connect() as connection:
+        with pytest.raises(QueryTimeoutError, match="query_timeout"):
+            await connection.execute(text("SELECT pg_sleep(5)"))
+
+
+async def test_a_cancelled_commit_has_an_unknown_outcome(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    trigger = relay.at("COMMIT;", "hold answer")
+
+    async def store() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO t VALUES (1)"))
+
+    task = asyncio.create_task(store())
+    async with asyncio.timeout(5):
+        while not trigger.fired:  # noqa: ASYNC110 - the relay lives in another thread
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(CommitOutcomeUnknownError):
+        await task
+    assert await _rows(engine) == 1
+
+
+async def test_an_engine_of_the_applications_gets_our_errors_once(postgres_url: str) -> None:
+    engine = create_async_engine(
+        postgres_url.replace("postgresql:", "postgresql+asyncpg:"),
+        connect_args={"command_timeout": 0.3},
+    )
+    config = _config(postgres_url)
+    assert adopt_engine(adopt_engine(engine, config), config) is engine
+    async with engine.connect() as connection:
+        with pytest.raises(QueryTimeoutError):
+            await connection.execute(text("SELECT pg_sleep(5)"))
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(text("SELECT CAST(:v AS integer)"), {"v": "secret"})
+    assert "secret" not in str(raised.value)
+    await engine.dispose()
+
+
+async def test_a_refused_connection_is_an_error_of_sqlalchemy() -> None:
+    engine = _engine("postgresql://nobody:secret@127.0.0.1:1/none", pool=PoolConfig(timeout=0.2))
+    with pytest.raises(OperationalError) as raised:
+        await engine.connect()
+    assert isinstance(raised.value, DatabaseUnavailableError)
+    assert "secret" not in str(raised.value)
+    await engine.dispose()

@@ -1,0 +1,262 @@
+"""UnitOfWork, the certain end of a session, and functions that wait for COMMIT."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import SessionClosedError
+from reviewpoint_db.transaction import after_commit
+from tests.support.logs import logged
+from tests.support.notes import held, metadata, notes, stored, write, write_orphan
+from tests.support.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    config = DatabaseConfig(url=database_url, pool=PoolConfig(timeout=2), query_timeout=2)
+    async with Database(config, metadata=metadata, create_all=True) as database:
+        yield database
+
+
+# -- UnitOfWork -----------------------------------------------------------------------------------
+
+
+async def test_sessions_open_at_first_need_and_once(database: Database) -> None:
+    unit = database.unit_of_work()
+    assert not unit.opened
+    assert unit.session is unit.session
+    assert unit.read_session is unit.read_session
+    assert unit.opened
+    assert not unit.dirty
+    await unit.release()
+
+
+async def test_it_commits_a_success_and_rolls_back_a_failure(database: Database) -> None:
+    for succeeded in (True, False):
+        unit = database.unit_of_work(commit="autocommit")
+        await write(unit.session, str(succeeded))
+        assert unit.dirty
+        await unit.finish(succeeded=succeeded)
+        assert not unit.dirty
+        assert unit.succeeded is succeeded
+        await unit.finish(succeeded=True)  # nothing is left to commit
+        await unit.release()
+    assert await stored(database) == ["True"]
+
+
+async def test_in_manual_mode_the_caller_commits(database: Database) -> None:
+    unit = database.unit_of_work()
+    await write(unit.session, "kept")
+    await unit.session.commit()
+    await write(unit.session, "lost")
+    await unit.finish(succeeded=True)
+    with logged() as lines:
+        await unit.release()
+    assert [line for line in lines if line.startswith("WARNING|unknown answered with success")]
+    assert await stored(database) == ["kept"]
+
+
+async def test_nothing_is_said_of_changes_that_a_failure_left(database: Database) -> None:
+    with logged() as lines:
+        for succeeded in (False, True):
+            unit = database.unit_of_work()
+            await unit.session.execute(select(notes))
+            if not succeeded:
+                await write(unit.session, "lost")
+            await unit.finish(succeeded=succeeded)
+            await unit.release()
+    assert lines == []
+
+
+async def test_a_unit_without_sessions_ends_for_nothing(database: Database) -> None:
+    unit = database.unit_of_work(commit="autocommit")
+    await unit.finish(succeeded=True)
+    await unit.release()
+    await unit.release()
+    with pytest.raises(SessionClosedError, match="'unknown' is over"):
+        _ = unit.session
+
+
+async def test_only_the_read_session_may_be_used(database: Database) -> None:
+    unit = database.unit_of_work()
+    await unit.read_session.execute(select(notes))
+    await unit.release()
+    with pytest.raises(SessionClosedError):
+        await unit.read_session.execute(select(notes))
+    assert held(database) == 0
+
+
+# -- the end of a session -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def relayed(postgres_url: str) -> AsyncIterator[tuple[Database, Relay]]:
+    with Relay.to(postgres_url) as relay:
+        config = DatabaseConfig(url=relay.url(postgres_url), query_timeout=1, connect_timeout=1)
+        async with Database(config, metadata=metadata, create_all=True) as database:
+            yield database, relay
+
+
+async def test_a_rollback_that_is_not_answered_gives_the_connection_back(
+    relayed: tuple[Database, Relay],
+) -> None:
+    database, relay = relayed
+    relay.at("ROLLBACK;", "hold answer")
+    with logged() as lines:
+        async with database.session() as session:
+            await write(session, "lost")
+    assert held(database) == 0
+    assert not [line for line in lines if "lost" in line.partition("|")[2][:20]]
+    assert await stored(database) == []
+
+
+async def test_an_end_that_is_cancelled_is_completed(relayed: tuple[Database, Relay]) -> None:
+    database, relay = relayed
+    session = database.open_session()
+    await write(session, "lost")
+    trigger = relay.at("ROLLBACK;", "hold answer")
+    ending = asyncio.create_task(database.end(session))
+    async with asyncio.timeout(5):
+        while not trigger.fired:  # noqa: ASYNC110 - the relay lives in another thread
+            await asyncio.sleep(0.005)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert held(database) == 0
+    assert await stored(database) == []
+
+
+async def test_a_session_that_another_task_still_uses_is_ended_for_certain(
+    database: Database,
+) -> None:
+    session = database.open_session()
+    # Two tasks that begin at once: the second one gets an error, the first goes on.
+    tasks = [asyncio.create_task(session.execute(text("select 1"))) for _ in range(2)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await database.end(session)
+    await asyncio.wait(tasks)
+    assert [task.exception() for task in tasks]
+    async with asyncio.timeout(5):
+        while held(database):  # noqa: ASYNC110 - the connection returns when it arrives
+            await asyncio.sleep(0.005)
+    async with database.session() as other:
+        assert await other.scalar(text("select 1")) == 1
+
+
+async def test_a_session_in_the_middle_of_a_query_is_cut(postgres_url: str) -> None:
+    config = DatabaseConfig(url=postgres_url, query_timeout=10)
+    async with Database(config) as database:
+        session = database.open_session()
+        await session.execute(text("select 1"))
+        query = asyncio.create_task(session.execute(text("select pg_sleep(10)")))
+        await asyncio.sleep(0)
+        with logged("WARNING") as lines:
+            await database.end(session)
+        await asyncio.wait([query], timeout=5)
+        assert query.exception() is not None
+        assert [line for line in lines if "could not be closed in order" in line]
+        assert held(database) == 0
+
+
+# -- after_commit ---------------------------------------------------------------------------------
+
+
+async def test_functions_run_once_the_data_is_stored_and_only_once(database: Database) -> None:
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(await stored(database))
+
+    async with database.session() as session:
+        after_commit(session, look)
+        after_commit(session, lambda: seen.append("plain"))
+        await write(session, "note")
+        assert seen == []
+        await session.commit()
+        assert seen == [["note"], "plain"]
+        await write(session, "other")
+        await session.commit()
+    assert seen == [["note"], "plain"]
+
+
+async def test_functions_registered_before_anything_else_run_at_commit(database: Database) -> None:
+    seen: list[str] = []
+    async with database.session() as session:
+        after_commit(session, lambda: seen.append("run"))
+        await session.commit()
+    assert seen == ["run"]
+
+
+async def test_a_rollback_forgets_them(database: Database) -> None:
+    seen: list[str] = []
+    async with database.session() as session:
+        await write(session, "note")
+        after_commit(session, lambda: seen.append("never"))
+        await session.rollback()
+        await write(session, "note")
+        await session.commit()
+    assert seen == []
+
+
+async def test_a_failed_commit_forgets_them(database: Database) -> None:
+    seen: list[str] = []
+    async with database.session() as session:
+        await write_orphan(session)
+        after_commit(session, lambda: seen.append("never"))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.commit()
+    assert seen == []
+
+
+async def test_a_savepoint_that_is_rolled_back_forgets_those_inside_of_it(
+    database: Database,
+) -> None:
+    seen: list[str] = []
+    async with database.session() as session:
+        await write(session, "note")
+        after_commit(session, lambda: seen.append("outside"))
+        outer = await session.begin_nested()
+        async with session.begin_nested():
+            after_commit(session, lambda: seen.append("released, then rolled back"))
+            await write(session, "inner")
+        after_commit(session, lambda: seen.append("rolled back"))
+        await outer.rollback()
+        async with session.begin_nested():
+            after_commit(session, lambda: seen.append("released"))
+            async with session.begin_nested():
+                after_commit(session, lambda: seen.append("released twice"))
+        deep = await session.begin_nested()
+        await session.begin_nested()
+        after_commit(session, lambda: seen.append("rolled back from further out"))
+        await deep.rollback()
+        await session.commit()
+    assert seen == ["outside", "released", "released twice"]
+    assert await stored(database) == ["note"]
+
+
+async def test_a_function_that_fails_is_logged_and_the_others_run(database: Database) -> None:
+    seen: list[str] = []
+
+    def fails() -> None:
+        raise ValueError("secret")
+
+    async with database.session() as session:
+        await write(session, "note")
+        after_commit(session, fails)
+        after_commit(session, lambda: seen.append("run"))
+        with logged() as lines:
+            await session.commit()
+    assert seen == ["run"]
+    assert [line for line in lines if line.startswith("ERROR|A function after COMMIT failed")]
+    assert await stored(database) == ["note"]
