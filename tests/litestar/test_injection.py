@@ -9,7 +9,6 @@ import pytest
 from litestar import Controller, Litestar, Router, asgi, get, websocket_listener
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener
-from litestar.params import FromQuery
 from sqlalchemy import text
 
 from reviewpoint_db.config import DatabaseConfig
@@ -17,6 +16,7 @@ from reviewpoint_db.litestar import DatabaseDep, ReadSessionDep, ReviewPointDBPl
 from tests.support.asgi import WebSocketClient, client, running
 
 if TYPE_CHECKING:
+    from litestar.params import FromQuery
     from litestar.types import Receive, Scope, Send
 
     from reviewpoint_db.database import Database

@@ -16,7 +16,6 @@ from sqlalchemy import text
 
 from reviewpoint_db import default
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.database import Database
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
 from tests.support.asgi import client, running
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from litestar.config.app import AppConfig
+
+    from reviewpoint_db.database import Database
 
 
 @get("/")

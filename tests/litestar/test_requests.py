@@ -3,64 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from litestar import Litestar, Request, Response, WebSocket, asgi, get, post, websocket
-from litestar.background_tasks import BackgroundTask
-from litestar.config.compression import CompressionConfig
+from litestar import Request, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
-from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
-from litestar.params import FromQuery
-from litestar.response import Redirect, ServerSentEvent, Stream
+from litestar.exceptions import NotAuthorizedException
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.litestar import (
     ReadSessionDep,
-    ReviewPointDBPlugin,
     SessionDep,
     get_read_session,
     get_session,
 )
-from tests.support.asgi import WebSocketClient, client, request, running
-from tests.support.notes import held, metadata, notes, stored, write, write_orphan
+from tests.support.asgi import client, request, running
+from tests.support.litestar import make
+from tests.support.notes import held, notes, stored, write, write_orphan
 
 if TYPE_CHECKING:
-    from litestar.handlers import BaseRouteHandler
+    from litestar.params import FromQuery
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from reviewpoint_db.database import Database
-    from reviewpoint_db.transaction import CommitMode
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Nothing waits for the garbage collector: it is off."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 pytestmark = pytest.mark.usefixtures("no_collector")
-
-
-def make(
-    url: str, *handlers: Any, commit: CommitMode = "autocommit", **settings: Any
-) -> tuple[Litestar, Database]:
-    plugin = ReviewPointDBPlugin(
-        DatabaseConfig(url=url, pool=PoolConfig(size=2, max_overflow=0, timeout=1)),
-        commit=commit,
-        metadata=metadata,
-        create_all=True,
-    )
-    return Litestar([*handlers], plugins=[plugin], **settings), plugin.database
 
 
 class TestCommit:
@@ -218,305 +186,6 @@ class TestRelease:
             for session in kept:
                 with pytest.raises(SessionClosedError, match=r"database\.session\(\)"):
                     await session.execute(select(notes))
-
-
-class TestAfterTheStart:
-    async def test_a_stream_uses_the_session(self, database_url: str) -> None:
-        @get("/")
-        async def handler(db_session: SessionDep) -> Stream:
-            async def body() -> AsyncIterator[str]:
-                for number in range(3):
-                    await write(db_session, str(number))
-                    yield f"{number};"
-
-            return Stream(body())
-
-        app, database = make(database_url, handler)
-        async with running(app), client(app) as http:
-            assert (await http.get("/")).text == "0;1;2;"
-            assert await stored(database) == ["0", "1", "2"]
-            assert held(database) == 0
-
-    async def test_a_stream_whose_commit_fails_is_cut_short(self, database_url: str) -> None:
-        @get("/")
-        async def handler(db_session: SessionDep) -> Stream:
-            async def body() -> AsyncIterator[str]:
-                await write_orphan(db_session)
-                yield "all is well"
-
-            return Stream(body())
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            exchange = await request(app, "/")
-            assert exchange.status == 200
-            assert not exchange.complete
-            assert exchange.error is not None
-            assert await stored(database) == []
-            assert held(database) == 0
-
-    async def test_a_stream_that_fails_rolls_back(self, database_url: str) -> None:
-        @get("/")
-        async def handler(db_session: SessionDep) -> Stream:
-            async def body() -> AsyncIterator[str]:
-                await write(db_session, "a")
-                yield "a"
-                raise LookupError
-
-            return Stream(body())
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            exchange = await request(app, "/")
-            assert not exchange.complete
-            assert await stored(database) == []
-            assert held(database) == 0
-
-    async def test_a_client_that_leaves_a_stream(self, database_url: str) -> None:
-        @get("/")
-        async def handler(db_session: SessionDep) -> Stream:
-            async def body() -> AsyncIterator[str]:
-                for number in range(1000):
-                    await write(db_session, str(number))
-                    yield "more"
-
-            return Stream(body())
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            await request(app, "/", leave_after=3)
-            assert held(database) == 0
-            assert await stored(database) == []
-
-    async def test_server_sent_events(self, database_url: str) -> None:
-        @get("/")
-        async def handler(db_session: SessionDep) -> ServerSentEvent:
-            async def events() -> AsyncIterator[str]:
-                await write(db_session, "a")
-                for text in (await db_session.scalars(select(notes.c.text))).all():
-                    yield text
-
-            return ServerSentEvent(events())
-
-        app, database = make(database_url, handler)
-        async with running(app), client(app) as http:
-            assert "data: a" in (await http.get("/")).text
-            assert await stored(database) == ["a"]
-            assert held(database) == 0
-
-    async def test_a_background_task_uses_the_session(
-        self, database_url: str, lines: list[str]
-    ) -> None:
-        @post("/")
-        async def handler(db_session: SessionDep, text: FromQuery[str]) -> Response[None]:
-            job = write_orphan if text == "orphan" else write
-            return Response(None, background=BackgroundTask(job, db_session, text))
-
-        app, database = make(database_url, handler)
-        async with running(app), client(app) as http:
-            assert (await http.post("/?text=a")).status_code == 201
-            assert (await http.post("/?text=orphan")).status_code == 201
-            assert await stored(database) == ["a"]
-            assert held(database) == 0
-        (line,) = [line for line in lines if "COMMIT after the response failed" in line]
-        assert line.startswith("ERROR")
-
-
-class TestOtherParties:
-    async def test_a_cached_route_never_caches_an_error(self, database_url: str) -> None:
-        failing = [True]
-
-        @get("/", cache=True)
-        async def handler(db_session: SessionDep) -> str:
-            await (write_orphan if failing.pop() else write)(db_session, "a")
-            failing.append(False)
-            return "stored"
-
-        app, database = make(database_url, handler)
-        async with running(app), client(app) as http:
-            failed = await http.get("/")
-            assert failed.status_code == 409
-            failing.append(False)
-            assert [(await http.get("/")).text for _ in range(3)] == ["stored"] * 3
-            assert await stored(database) == ["a"]
-
-    async def test_a_cached_stream_whose_commit_fails_is_forgotten(self, database_url: str) -> None:
-        calls: list[int] = []
-
-        @get("/", cache=60, cache_key_builder=lambda _: "the stream")
-        async def handler(db_session: SessionDep) -> Stream:
-            calls.append(1)
-
-            async def body() -> AsyncIterator[str]:
-                await (write_orphan if len(calls) == 1 else write)(db_session, "a")
-                yield "all is well"
-
-            return Stream(body())
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            assert not (await request(app, "/")).complete
-            assert (await request(app, "/")).body == b"all is well"
-            assert (await request(app, "/")).body == b"all is well"
-            assert len(calls) == 2
-            assert await stored(database) == ["a"]
-
-    async def test_compression(self, database_url: str) -> None:
-        @post("/")
-        async def handler(db_session: SessionDep, orphan: FromQuery[bool]) -> str:
-            await (write_orphan if orphan else write)(db_session, "a")
-            return "stored " * 1000
-
-        app, database = make(
-            database_url, handler, compression_config=CompressionConfig(backend="gzip")
-        )
-        async with running(app), client(app) as http:
-            fine = await http.post("/?orphan=false")
-            assert (fine.headers["content-encoding"], fine.text) == ("gzip", "stored " * 1000)
-            failed = await http.post("/?orphan=true")
-            assert (failed.status_code, failed.json()["status_code"]) == (409, 409)
-            assert await stored(database) == ["a"]
-
-    async def test_hooks_around_the_handler(self, database_url: str) -> None:
-        async def before(request: Request[Any, Any, Any]) -> None:
-            await write(get_session(request), "before")
-
-        async def after(response: Response[Any]) -> Response[Any]:
-            response.headers["x-after"] = "yes"
-            return response
-
-        async def afterwards(request: Request[Any, Any, Any]) -> None:
-            await write(get_session(request), "afterwards")
-
-        @post("/")
-        async def handler(db_session: SessionDep) -> None:
-            await write(db_session, "handler")
-
-        app, database = make(
-            database_url,
-            handler,
-            before_request=before,
-            after_request=after,
-            after_response=afterwards,
-        )
-        async with running(app), client(app) as http:
-            assert (await http.post("/")).headers["x-after"] == "yes"
-            assert await stored(database) == ["afterwards", "before", "handler"]
-            assert held(database) == 0
-
-    async def test_redirects_are_a_success(self, sqlite_url: str) -> None:
-        @post("/")
-        async def handler(db_session: SessionDep) -> Redirect:
-            await write(db_session, "a")
-            return Redirect("/elsewhere")
-
-        app, database = make(sqlite_url, handler)
-        async with running(app), client(app) as http:
-            assert (await http.post("/")).status_code == 302
-            assert await stored(database) == ["a"]
-
-    @pytest.mark.parametrize("copy_scope", [True, False])
-    async def test_mounted_applications(self, database_url: str, copy_scope: bool) -> None:
-        @asgi("/mounted", is_mount=True, copy_scope=copy_scope)
-        async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
-            session = get_session(ASGIConnection(scope))
-            await (write_orphan if "orphan" in scope["path"] else write)(session, "a")
-            await Response("mounted").to_asgi_response(None, Request(scope))(scope, receive, send)
-
-        app, database = make(database_url, mounted)
-        async with running(app), client(app) as http:
-            assert (await http.get("/mounted/anything")).text == "mounted"
-            assert (await http.get("/mounted/orphan")).status_code == 409
-            assert await stored(database) == ["a"]
-            assert held(database) == 0
-
-
-class TestWebSockets:
-    @staticmethod
-    async def talk(app: Litestar, *, leave: int | None = None) -> int | None:
-        """Opens a socket, says one thing, and returns the code by which the application closes."""
-        socket = WebSocketClient(app, "/")
-        message = await socket.receive()
-        if message["type"] == "websocket.accept":
-            await socket.send("a")
-            if leave is not None:
-                await socket.leave(leave)
-            message = await socket.receive() if leave is None else {}
-        await socket.ended()
-        return message.get("code")
-
-    async def test_a_normal_end_stores(self, database_url: str) -> None:
-        @websocket("/")
-        async def handler(socket: WebSocket[Any, Any, Any], db_session: SessionDep) -> None:
-            await socket.accept()
-            await write(db_session, await socket.receive_text())
-            await socket.close()
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            assert await self.talk(app) == 1000
-            assert await stored(database) == ["a"]
-            assert held(database) == 0
-
-    async def test_a_failed_commit_is_told_by_the_code(self, database_url: str) -> None:
-        @websocket("/")
-        async def handler(socket: WebSocket[Any, Any, Any], db_session: SessionDep) -> None:
-            await socket.accept()
-            await write_orphan(db_session, await socket.receive_text())
-            await socket.close()
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            assert await self.talk(app) == 1011
-            assert await stored(database) == []
-            assert held(database) == 0
-
-    async def test_an_exception_rolls_back(self, database_url: str) -> None:
-        @websocket("/")
-        async def handler(socket: WebSocket[Any, Any, Any], db_session: SessionDep) -> None:
-            await socket.accept()
-            await write(db_session, await socket.receive_text())
-            raise LookupError
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            assert await self.talk(app) == 4500
-            assert await stored(database) == []
-            assert held(database) == 0
-
-    @pytest.mark.parametrize("caught", [False, True])
-    async def test_a_client_that_is_gone(self, database_url: str, caught: bool) -> None:
-        @websocket("/")
-        async def handler(socket: WebSocket[Any, Any, Any], db_session: SessionDep) -> None:
-            await socket.accept()
-            await write(db_session, await socket.receive_text())
-            try:
-                await socket.receive_text()
-            except WebSocketDisconnect:
-                if not caught:
-                    raise
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            await self.talk(app, leave=1006)
-            assert held(database) == 0
-            assert await stored(database) == (["a"] if caught else [])
-
-    async def test_a_guard_or_parameter_that_fails_releases(self, database_url: str) -> None:
-        async def guard(
-            connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
-        ) -> None:
-            await write(get_session(connection), "a")
-            raise NotAuthorizedException
-
-        @websocket("/", guards=[guard])
-        async def handler(socket: WebSocket[Any, Any, Any], number: FromQuery[int]) -> None: ...
-
-        app, database = make(database_url, handler)
-        async with running(app):
-            assert await self.talk(app) == 4500
-            assert held(database) == 0
-            assert await stored(database) == []
 
 
 async def test_the_handler_sees_what_its_own_commit_raised(database_url: str) -> None:
