@@ -101,6 +101,13 @@ class _ReadingSession(_BoundSession):
 
     streaming_engine_of_this_loop: ClassVar[Callable[[], Engine]]
 
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        """Return the stream's engine while there is one, else a second connection were needed."""
+        bind = super().get_bind(*args, **kwargs)
+        if state_of(self).streaming and bind is type(self).engine_of_this_loop():
+            return type(self).streaming_engine_of_this_loop()
+        return bind
+
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute and return the connection; a stream keeps it until the session's end."""
         run = super().execute

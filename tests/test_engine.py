@@ -177,3 +177,15 @@ async def test_a_refused_connection_is_an_error_of_sqlalchemy() -> None:
     assert isinstance(raised.value, DatabaseUnavailableError)
     assert "secret" not in str(raised.value)
     await engine.dispose()
+
+
+async def test_it_hides_its_parameters_even_from_errors_of_sqlalchemy_itself(
+    sqlite_url: str,
+) -> None:
+    engine = _engine(sqlite_url)
+    assert engine.sync_engine.hide_parameters
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(text("SELECT * FROM missing WHERE v = :v"), {"v": "secret"})
+    assert "secret" not in str(raised.value)
+    await engine.dispose()

@@ -1,0 +1,346 @@
+"""Removes each protection in turn and expects the tests to notice: `python -m tests.mutants`.
+
+It works on a copy of the repository in a temporary folder, so the tree may be dirty and stays as it
+is. A mutant whose text is not found, or found twice, is stale, which counts as a failure too.
+
+    python -m tests.mutants            all of them
+    python -m tests.mutants commit     those whose name contains a word
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "reviewpoint_db"
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "site", "dist", "build", "htmlcov")
+
+# The contract on one application; the protections of the core are the same for all.
+KIND = "litestar-autocommit-postgresql"
+MANUAL = "litestar-manual-postgresql"
+TIMEOUT = 300
+
+
+class Mutant(NamedTuple):
+    """One protection, how to remove it, and which tests must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    only: str = ""
+
+
+def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
+    """The tests of a module of the contract, on one application."""
+    return f"tests/contract/test_{tests}.py", f"{kind} and ({only})" if only else kind
+
+
+MUTANTS = [
+    # -- no lie to the client ---------------------------------------------------------------------
+    Mutant(
+        "the response leaves before COMMIT",
+        "asgi.py",
+        "                if unit.opened:\n                    try:\n",
+        "                await send(message)\n                if unit.opened:\n                    try:\n",
+        *contract("commit", "whoever"),
+    ),
+    Mutant(
+        "a failed COMMIT is swallowed",
+        "asgi.py",
+        "                        failed = error\n                        raise\n",
+        "                        del error\n",
+        *contract("commit", "deferred_constraint"),
+    ),
+    Mutant(
+        "a failed COMMIT is answered by nobody",
+        "asgi.py",
+        "            await self._answer(scope, receive, send, failed)\n",
+        "            raise failed\n",
+        *contract("commit", "own_handler_answers_errors_of_commit"),
+    ),
+    Mutant(
+        "the end of a stream does not wait for COMMIT",
+        "asgi.py",
+        "                if unit.dirty:\n",
+        "                if False:\n",
+        *contract("streams", "whose_commit_fails or end_of_a_stream"),
+    ),
+    Mutant(
+        "a stream whose client left commits",
+        "asgi.py",
+        "succeeded=complete and unit.succeeded is True",
+        "succeeded=unit.succeeded is True",
+        "tests/test_asgi.py",
+        "returns_before_its_end",
+    ),
+    Mutant(
+        "a returned 4xx commits",
+        "asgi.py",
+        "lambda status: status < 400",
+        "lambda status: status < 600",
+        "tests/test_asgi.py",
+        "error_status",
+    ),
+    Mutant(
+        "manual mode commits",
+        "transaction.py",
+        "if session is None or not self.autocommit or not",
+        "if session is None or not",
+        *contract("rollback", "did_not_commit", MANUAL),
+    ),
+    Mutant(
+        "lost changes go unmentioned",
+        "transaction.py",
+        "        if self.autocommit or not self.succeeded:\n",
+        "        if True:\n",
+        *contract("rollback", "did_not_commit", MANUAL),
+    ),
+    Mutant(
+        "an unknown outcome of COMMIT is told as a failure",
+        "engine.py",
+        "    if in_commit:\n",
+        "    if False:\n",
+        *contract("commit", "may_have_stored"),
+    ),
+    Mutant(
+        "an unknown outcome is repeated",
+        "retries.py",
+        "attempt >= retries or not is_serialization_failure(error)",
+        "attempt >= retries",
+        "tests/test_retries.py",
+        "unknown_outcome or other_errors",
+    ),
+    Mutant(
+        "a WebSocket's failed COMMIT closes as a success",
+        "asgi.py",
+        '                    message = {"type": "websocket.close", "code": _INTERNAL_ERROR}\n',
+        "                    pass\n",
+        *contract("websockets", "1011"),
+    ),
+    Mutant(
+        "a WebSocket's error code commits",
+        "asgi.py",
+        'message.get("code", 1000) in _NORMAL',
+        "True",
+        *contract("websockets", "close_with_an_error"),
+    ),
+    Mutant(
+        "functions after COMMIT run after a rollback",
+        "transaction.py",
+        "            self._waiting.clear()\n",
+        "            pass\n",
+        "tests/test_transaction.py",
+        "rollback_forgets",
+    ),
+    # -- no leak ----------------------------------------------------------------------------------
+    Mutant(
+        "sessions are not released",
+        "asgi.py",
+        "            if unit.opened:\n                await unit.release()\n",
+        "            if False:\n                await unit.release()\n",
+        *contract("rollback", "refuses or dependency or validation"),
+    ),
+    Mutant(
+        "the release is not shielded",
+        "database.py",
+        "            await asyncio.shield(rest)\n",
+        "            rest.cancel()\n",
+        "tests/test_transaction.py",
+        "end_that_is_cancelled",
+    ),
+    Mutant(
+        "connections that SQLAlchemy lost sight of are left",
+        "transaction.py",
+        "        if not connection.closed:\n",
+        "        if False:\n",
+        "tests/test_transaction.py",
+        "in_the_middle_of_a_query",
+    ),
+    Mutant(
+        "a connection that arrives after the end is kept",
+        "session.py",
+        "        connection.close()\n        raise _over()\n",
+        "        pass\n",
+        "tests/test_session.py",
+        "arrives_after_the_end",
+    ),
+    Mutant(
+        "a session goes on after its request",
+        "session.py",
+        "        if state_of(self).ended:\n",
+        "        if False:\n",
+        "tests/test_session.py",
+        "that_is_over",
+    ),
+    Mutant(
+        "a failed COMMIT is not rolled back",
+        "session.py",
+        "            with contextlib.suppress(SQLAlchemyError, OSError):\n                self.rollback()\n",
+        "            pass\n",
+        "tests/test_session.py",
+        "failed_commit",
+    ),
+    Mutant(
+        "an open transaction comes back to the pool",
+        "pool.py",
+        "        elif self._backend.in_transaction(pooled.driver):\n",
+        "        elif False:\n",
+        "tests/test_pool.py",
+        "comes_back_in_a_transaction",
+    ),
+    # -- no endless wait --------------------------------------------------------------------------
+    Mutant(
+        "statements have no time limit",
+        "config.py",
+        '            "command_timeout": self.query_timeout,\n',
+        "",
+        *contract("rollback", "beyond_its_time_limit"),
+    ),
+    Mutant(
+        "idle connections are not pinged",
+        "postgresql.py",
+        "    needs_ping = True\n",
+        "    needs_ping = False\n",
+        *contract("outages", "noticed_by_the_ping"),
+    ),
+    Mutant(
+        "a refused connection is not tried again",
+        "sqlstate.py",
+        "        if isinstance(current, OSError) or _is_without_primary(current):\n            return True\n",
+        "",
+        *contract("outages", "waited_out"),
+    ),
+    Mutant(
+        "those who wait are not served in order",
+        "slots.py",
+        "        while place and self._waiters[place - 1].ticket > waiter.ticket:\n",
+        "        while place:\n",
+        "tests/test_slots.py",
+        "first_served",
+    ),
+    Mutant(
+        "unavailability is a 500",
+        "sqlstate.py",
+        "    if _is_unavailable(error, code):\n",
+        "    if False:\n",
+        *contract("outages", "is_a_503"),
+    ),
+    Mutant(
+        "a conflict is a 500",
+        "sqlstate.py",
+        "    if _is_conflict(error, code):\n",
+        "    if False:\n",
+        *contract("commit", "409"),
+    ),
+    Mutant(
+        "a collision is a 500",
+        "sqlstate.py",
+        "    if code in _SERIALIZATION:\n        return ErrorAnswer",
+        "    if False:\n        return ErrorAnswer",
+        *contract("commit", "collision or skew"),
+    ),
+    # -- no secret outside ------------------------------------------------------------------------
+    Mutant(
+        "errors keep their values",
+        "engine.py",
+        "        scrub(error)\n",
+        "        pass\n",
+        *contract("rollback", "unique_violation or not_shown"),
+    ),
+    Mutant(
+        "parameters are shown",
+        "engine.py",
+        '    options.setdefault("hide_parameters", True)\n',
+        '    options.setdefault("hide_parameters", False)\n',
+        "tests/test_engine.py",
+        "hides_its_parameters",
+    ),
+    # -- the rest ---------------------------------------------------------------------------------
+    Mutant(
+        "a read session refuses nothing",
+        "session.py",
+        "    if context.isinsert or context.isupdate or context.isdelete or context.isddl:\n",
+        "    if False:\n",
+        "tests/test_session.py",
+        "refuses_to_write",
+    ),
+    Mutant(
+        "a read session keeps its connection",
+        "session.py",
+        "            self._return_connection()\n",
+        "",
+        "tests/test_session.py",
+        "holds_no_connection",
+    ),
+    Mutant(
+        "all loops share one engine",
+        "loops.py",
+        "            engine = self._engines.get(loop)\n",
+        "            engine = next(iter(self._engines.values()), None)\n",
+        "tests/contract/test_loops.py",
+        "starlette",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    """Try the mutants whose names contain all the words, and print what became of each."""
+    chosen = [mutant for mutant in MUTANTS if all(word in mutant.name for word in words)]
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="reviewpoint-mutants-") as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
+        for mutant in chosen:
+            started = time.monotonic()
+            verdict = try_one(copy, mutant)
+            failures += verdict != "noticed"
+            print(f"{verdict:<12} {time.monotonic() - started:5.1f} s  {mutant.name}", flush=True)  # noqa: T201
+    print(f"{len(chosen) - failures} of {len(chosen)} noticed")  # noqa: T201
+    return 1 if failures else 0
+
+
+def try_one(copy: Path, mutant: Mutant) -> str:
+    """Run the tests of one mutant, sound and then mutated; the copy is sound again afterwards."""
+    file = copy / PACKAGE / mutant.file
+    sound = file.read_text()
+    if sound.count(mutant.old) != 1:
+        return "STALE"
+    if run(copy, mutant) != 0:
+        return "RED BEFORE"
+    try:
+        file.write_text(sound.replace(mutant.old, mutant.new))
+        code = run(copy, mutant)
+    finally:
+        file.write_text(sound)
+    # 1: tests failed. Anything else: they passed, or could not even be collected.
+    return {0: "SURVIVED", 1: "noticed"}.get(code, f"PYTEST {code}")
+
+
+def run(copy: Path, mutant: Mutant) -> int:
+    """Run the mutant's tests in the copy and return pytest's exit code."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+        *(mutant.tests, "-k", mutant.only or "test"),
+    ]
+    process = subprocess.run(
+        command,
+        cwd=copy,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return process.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
