@@ -1,8 +1,8 @@
 """The two ASGI middlewares that the adapters for Litestar, Starlette and FastAPI share.
 
 `UnitOfWorkMiddleware` stands outermost: it makes the request's unit of work and releases it when
-everything is over, streams and background tasks included. `CommitMiddleware` stands innermost: it
-commits at the moment the response starts, so that a failed COMMIT is answered as an error, by the
+everything is over, streams and background tasks included. `CommitMiddleware` stands innermost,
+where `commit="autocommit"`: it commits at the moment the response starts, so that a failed COMMIT is answered as an error, by the
 application's own exception handlers and with the headers that its other middlewares add.
 """
 
@@ -110,9 +110,14 @@ class UnitOfWorkMiddleware:
             origin=self._origin,
             open_session=self._open_session,
         )
+        if self._commit == "manual" and scope["type"] == "http":
+            send = _noting_success(unit, send)
         token = current_units.set(units)
         try:
             await self._app(scope, receive, send)
+        except Exception:
+            unit.succeeded = False
+            raise
         finally:
             current_units.reset(token)
             if unit.opened:
@@ -121,8 +126,19 @@ class UnitOfWorkMiddleware:
                 unit.close()
 
 
+def _noting_success(unit: UnitOfWork, send: Send) -> Send:
+    """Note how a request ended whose handler commits itself: nothing else happens at its response."""
+
+    async def note_then_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            unit.succeeded = message["status"] < 400
+        await send(message)
+
+    return note_then_send
+
+
 class CommitMiddleware:
-    """Innermost: ends the transaction as the response demands, before anything of it leaves.
+    """Innermost, for "autocommit": ends the transaction as the response demands, before it leaves.
 
     Args:
         app: What it wraps.

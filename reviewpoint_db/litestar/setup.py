@@ -74,11 +74,12 @@ class Setup(InitPlugin):
             origin=origin,
             open_session=None if binding.own else alchemy.new_session,
         )
-        inner = DefineMiddleware(
-            CommitMiddleware, database=database, answer=answer, commits=rule.commits
-        )
         app_config.middleware.insert(0, outer)
-        app_config.middleware.append(inner)
+        if rule.mode == "autocommit":
+            inner = DefineMiddleware(
+                CommitMiddleware, database=database, answer=answer, commits=rule.commits
+            )
+            app_config.middleware.append(inner)
         session = provide_session(database.name) if rule.hook is None else None
         app_config.dependencies |= {
             binding.read_session_key: provide_read_session(database.name),

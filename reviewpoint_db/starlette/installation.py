@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from reviewpoint_db import default
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
+from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
@@ -35,6 +36,8 @@ class Installed(NamedTuple):
     path: str | None
     commit: CommitMode
     routes: tuple[BaseRoute, ...]
+    #: Whether guards or a token stand before the debug routes.
+    guarded: bool
 
     def __str__(self) -> str:
         where = "without routes" if self.path is None else f"at {self.path or '/'}"
@@ -94,9 +97,9 @@ class Installation:
             outer.append(
                 Middleware(UnitOfWorkMiddleware, one.database, commit=one.commit, origin=_origin)
             )
-            inner.append(
-                Middleware(CommitMiddleware, one.database, answer=partial(answer_commit_error, app))
-            )
+            if one.commit == "autocommit":
+                answer = partial(answer_commit_error, app)
+                inner.append(Middleware(CommitMiddleware, one.database, answer=answer))
         routes = [route for one in self.installed for route in one.routes]
         outer.append(Middleware(RoutesMiddleware, routes, app))
         theirs = app.user_middleware
@@ -134,6 +137,7 @@ class Installation:
                     stack.enter_context(default.use(one.database))
                     await stack.enter_async_context(one.database)
                     stack.enter_context(on_sigterm(one.database.begin_draining))
+                    await check_at_start(one.database, guarded=one.guarded)
                 yield
         finally:
             self.running.discard(loop)

@@ -175,7 +175,8 @@ def install(
         routes += public_routes(database, path)
         if access.mounted:
             routes.append(guarded(f"{path}/debug", debug_endpoint(database, access)))
-    Installation.of(app).add(Installed(database, path, commit, tuple(routes)))
+    protected = guards_given or access.check(None) is not None
+    Installation.of(app).add(Installed(database, path, commit, tuple(routes), protected))
     logs.enable()
     return database
 
