@@ -12,9 +12,9 @@ place in the engine; this subclass replaces the queue behind it:
 `timeout` is one deadline for queue, connect, verification and retries. Connections are opened and
 closed in tasks of the pool, so that whoever waits may leave at any moment (`slots.py`).
 
-The private names of SQLAlchemy that this needs are `_do_get`, `_do_return_conn` and
-`_create_connection` (the extension points of a pool) and what `recreate()` copies;
-tests/test_pool.py fails when they change.
+The private names of SQLAlchemy that this needs are `_do_get`, `_do_return_conn`,
+`_create_connection` and `_invoke_creator` (the extension points of a pool) and what `recreate()`
+copies; tests/test_pool.py fails when they change.
 """
 
 from __future__ import annotations
@@ -22,28 +22,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextvars import Context
 from typing import Any, Final
 
 from loguru import logger
 from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import await_only
 
-from reviewpoint_db.activity import Activity, CloseReason, Holder
+from reviewpoint_db.activity import Activity, Holder
 from reviewpoint_db.backend import Backend
 from reviewpoint_db.driver_errors import is_of_asyncpg
 from reviewpoint_db.errors import DatabaseUnavailableError, PoolTimeoutError
-from reviewpoint_db.pooled import (
-    CLOSE_TIMEOUT,
-    Pooled,
-    note_connection,
-    open_record,
-    retire_softly,
-)
+from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, noting, retire_softly
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.slots import DeadlinePassed, Slots
-from reviewpoint_db.sqlstate import is_transient_connect
+from reviewpoint_db.slots import DeadlinePassed
+from reviewpoint_db.supply import UNFIT, Supply, loop_of_this_thread
 
 __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
@@ -51,8 +44,6 @@ __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 _SOON: Final = 0.001
 #: How many holders the text of a PoolTimeoutError names.
 _NAMED_HOLDERS: Final = 5
-#: Reasons to close a connection that could not be trusted any more.
-_UNFIT: Final = ("lost", "ping_failed", "invalidated", "unclean")
 
 
 class ElasticPool(AsyncAdaptedQueuePool):
@@ -94,36 +85,33 @@ class ElasticPool(AsyncAdaptedQueuePool):
         super().__init__(
             creator, pool_size=pool_size, max_overflow=max_overflow, timeout=timeout, **kw
         )
-        if "_dispatch" not in kw:  # else recreate() brings them along
-            event.listen(self, "connect", note_connection)
+        self._invoke_creator = noting(self._invoke_creator)
+        if "_dispatch" not in kw:  # else recreate() brings it along
             event.listen(self, "soft_invalidate", retire_softly)
         assert backend is not None  # create_engine gives both
         assert activity is not None
         self._backend = backend
         self._activity = activity
-        self._lifetime = recycle
-        self._idle_timeout = idle_timeout
         self._ping_after_idle = ping_after_idle if backend.needs_ping else float("inf")
-        self._connect_timeout = connect_timeout
-        self._slots: Slots[Pooled] = Slots(
-            float("inf") if max_overflow < 0 else pool_size + max_overflow, self._begin_opening
+        self._supply = Supply(
+            self,
+            size=pool_size,
+            limit=float("inf") if max_overflow < 0 else pool_size + max_overflow,
+            lifetime=recycle,
+            idle_timeout=idle_timeout,
+            connect_timeout=connect_timeout,
+            backend=backend,
+            activity=activity,
         )
+        self._slots = self._supply.slots
         self._tickets = itertools.count()
         self._leased: dict[ConnectionPoolEntry, Pooled] = {}
         self._suspect_since = float("-inf")
-        self._disposed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._upkeep: asyncio.TimerHandle | None = None
-        self._upkeep_interval = max(min(idle_timeout / 4, 5.0), 0.01)
-        #: Openings, with their beginning by the loop's clock.
-        self._openings: dict[asyncio.Task[None], float] = {}
-        #: Closings, with what they close.
-        self._closings: dict[asyncio.Task[None], Pooled] = {}
 
     # -- checkout ---------------------------------------------------------------------------
 
     def _do_get(self) -> ConnectionPoolEntry:
-        self._loop = asyncio.get_running_loop()
+        self._supply.loop = asyncio.get_running_loop()
         started = now = time.monotonic()
         pooled = self._slots.take()
         queued = pooled is None
@@ -136,23 +124,27 @@ class ElasticPool(AsyncAdaptedQueuePool):
         return pooled.record
 
     def _trusted(self, pooled: Pooled, now: float) -> bool:
-        """Whether a connection may be used without a look at it."""
-        idle_since = pooled.idle_since
+        """Whether a connection may be used without a ping."""
+        return now - pooled.idle_since <= self._ping_after_idle and self._sound(pooled, now)
+
+    def _sound(self, pooled: Pooled, now: float) -> bool:
+        """Whether nothing is known against a connection."""
         return (
-            now - idle_since <= self._ping_after_idle
-            and now < pooled.retire_at
-            and idle_since > self._suspect_since
+            now < pooled.retire_at
+            and pooled.idle_since > self._suspect_since
             and not self._backend.is_closed(pooled.driver)
         )
 
     def _acquire(self, pooled: Pooled | None) -> Pooled:
         """Return a verified connection, after as many attempts as the deadline allows."""
-        arrived = self._running_loop.time()
+        arrived = asyncio.get_running_loop().time()
         deadline = arrived + self._timeout
         ticket = next(self._tickets)
         try:
             while pooled is None or not self._verified(pooled, deadline):
                 pooled = await_only(self._slots.wait(ticket, deadline))
+                if self._sound(pooled, time.monotonic()):
+                    break  # somebody had it a moment ago, however long the loop took to say so
         except DeadlinePassed:
             raise self._expired(arrived) from self._slots.outage
         except asyncio.CancelledError:
@@ -164,28 +156,27 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def _verified(self, pooled: Pooled, deadline: float) -> bool:
         """Say whether a connection may be used; else it is closed, and its slot becomes free."""
-        now = time.monotonic()
-        if self._trusted(pooled, now):
-            return True
         if self._backend.is_closed(pooled.driver):
-            self._discard(pooled, "lost")
-        elif now >= pooled.retire_at:
-            self._close_soon(pooled, "lifetime")
+            self._supply.discard(pooled, "lost")
+        elif time.monotonic() >= pooled.retire_at:
+            self._supply.close_soon(pooled, "lifetime")
         else:
             return not self._backend.needs_ping or self._ping(pooled, deadline)
         return False
 
     def _ping(self, pooled: Pooled, deadline: float) -> bool:
-        timeout = max(min(self._connect_timeout, deadline - self._running_loop.time()), _SOON)
+        timeout = max(
+            min(self._supply.connect_timeout, deadline - asyncio.get_running_loop().time()), _SOON
+        )
         self._activity.pinged()
         try:
             await_only(self._backend.ping(pooled.driver, timeout))
         except Exception as error:  # noqa: BLE001 - whatever a ping raises, the connection is unfit
             logger.debug("A connection failed its ping and is replaced: {}", safe_error(error))
-            self._discard(pooled, "ping_failed")
+            self._supply.discard(pooled, "ping_failed")
             return False
         except BaseException:  # cancelled, and the answer to the ping may still arrive
-            self._discard(pooled, "ping_failed")
+            self._supply.discard(pooled, "ping_failed")
             raise
         return True
 
@@ -193,9 +184,11 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self._activity.acquire_timed_out()
         slots = self._slots
         waiting = slots.waiting
-        # When connects hang, the pool is not what is full.
-        hanging = any(begun - arrived <= self._timeout / 2 for begun in self._openings.values())
-        if slots.outage is not None or hanging:
+        # When connects hang, or nobody has a connection, the pool is not what is full.
+        hanging = any(
+            begun - arrived <= self._timeout / 2 for begun in self._supply.openings.values()
+        )
+        if slots.outage is not None or hanging or not self._leased:
             last = f"last attempt: {safe_error(slots.outage)}" if slots.outage else "no answer"
             return DatabaseUnavailableError(
                 f"Database {self._activity.name!r} accepted no connection within "
@@ -227,42 +220,17 @@ class ElasticPool(AsyncAdaptedQueuePool):
             return named
         return error
 
-    # -- opening ----------------------------------------------------------------------------
-
-    def _begin_opening(self) -> None:
-        task = self._running_loop.create_task(self._open())
-        self._openings[task] = self._running_loop.time()
-        task.add_done_callback(self._openings.pop)
-
-    async def _open(self) -> None:
-        started = time.monotonic()
-        try:
-            record = await open_record(self, self._backend, self._connect_timeout)
-        except Exception as error:  # noqa: BLE001 - it is handed to those who wait
-            self._activity.connection_failed(safe_error(error))
-            if is_transient_connect(error):
-                self._slots.failed(error)
-            else:
-                self._slots.refused(error)
-        except BaseException:
-            self._slots.gave_up()
-            raise
-        else:
-            pooled = Pooled(record, self._lifetime)
-            self._activity.connection_opened(pooled.idle_since - started)
-            if self._slots.opened(pooled):
-                self._kept()
-
     # -- return -----------------------------------------------------------------------------
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        loop = self._running_loop
-        if loop is _loop_of_this_thread():
+        loop = self._supply.loop
+        assert loop is not None  # of its checkout
+        if loop is loop_of_this_thread():
             self._take_back(record)
         elif not loop.is_closed():  # the garbage collector runs in any thread
             loop.call_soon_threadsafe(self._take_back, record)
         elif record in self._leased:
-            self._abandon(self._leased.pop(record))
+            self._supply.abandon_one(self._leased.pop(record))
 
     def _take_back(self, record: ConnectionPoolEntry) -> None:
         now = time.monotonic()
@@ -276,72 +244,16 @@ class ElasticPool(AsyncAdaptedQueuePool):
         if pooled.adapted is None:
             self._activity.connection_closed("invalidated")
             self._slots.free()
+        elif self._backend.is_closed(pooled.driver):
+            self._supply.discard(pooled, "lost")
         elif self._backend.in_transaction(pooled.driver):
-            self._discard(pooled, "unclean")
+            self._supply.discard(pooled, "unclean")
         elif now >= pooled.retire_at:
-            self._close_soon(pooled, "lifetime")
+            self._supply.close_soon(pooled, "lifetime")
         else:
             pooled.idle_since = now
             if self._slots.offer(pooled):
-                self._kept()
-
-    def _kept(self) -> None:
-        """See to it that what became idle is closed one day, or now in a disposed pool."""
-        if self._disposed:
-            self._close_idle()
-        elif self._upkeep is None:
-            # A context of its own: that of the request which is running would live as long.
-            self._upkeep = self._running_loop.call_later(
-                self._upkeep_interval, self._maintain, context=Context()
-            )
-
-    def _maintain(self) -> None:
-        """Retire what is idle for too long, too old or dead; runs while anything is idle."""
-        self._upkeep = None
-        now = time.monotonic()
-        surplus = self._slots.total - self.size()
-        for pooled in tuple(self._slots.idle):  # the longest idle first
-            if self._backend.is_closed(pooled.driver):
-                reason: CloseReason = "lost"
-            elif now >= pooled.retire_at:
-                reason = "lifetime"
-            elif surplus > 0 and now - pooled.idle_since >= self._idle_timeout:
-                reason = "idle"
-            else:
-                continue
-            surplus -= 1
-            self._slots.idle.remove(pooled)
-            self._close_soon(pooled, reason)
-        if self._slots.idle:
-            self._kept()
-
-    # -- closing ----------------------------------------------------------------------------
-
-    def _discard(self, pooled: Pooled, reason: CloseReason) -> None:
-        """Cut a connection that is not to be trusted, without a word to the server."""
-        self._backend.terminate(pooled.driver)
-        self._close_soon(pooled, reason)
-
-    def _close_soon(self, pooled: Pooled, reason: CloseReason) -> None:
-        """Close a connection outside of anybody's request; its slot is free afterwards."""
-        self._activity.connection_closed(reason)
-        task = self._running_loop.create_task(self._close(pooled, fit=reason not in _UNFIT))
-        self._closings[task] = pooled
-        task.add_done_callback(self._closings.pop)
-
-    async def _close(self, pooled: Pooled, *, fit: bool) -> None:
-        try:
-            await self._backend.close(pooled.driver, CLOSE_TIMEOUT)
-            # The driver's connection is closed by now, so that this waits for nothing.
-            await greenlet_spawn(pooled.record.close if fit else pooled.record.invalidate)
-        except Exception as error:  # noqa: BLE001 - a listener is foreign code
-            logger.warning("A connection was closed with an error: {}", safe_error(error))
-        finally:
-            self._slots.free()
-
-    def _close_idle(self) -> None:
-        while self._slots.idle:
-            self._close_soon(self._slots.idle.popleft(), "disposed")
+                self._supply.kept()
 
     # -- the whole pool -----------------------------------------------------------------------
 
@@ -351,32 +263,10 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def dispose(self) -> None:
         """Close the idle connections within `CLOSE_TIMEOUT`; late returns are closed as well."""
-        self._disposed = True
-        loop = self._loop
-        if loop is None:
-            return  # never used
-        if loop.is_closed():
+        if self._supply.loop is not None and self._supply.loop.is_closed():
             self.abandon()
-        elif loop is not _loop_of_this_thread():
-            loop.call_soon_threadsafe(self._close_idle)
-        else:
-            self._close_idle()
-            await_only(self._end_tasks())
-
-    async def _end_tasks(self) -> None:
-        """Wait until all is closed, for `CLOSE_TIMEOUT`, and cut the rest."""
-        deadline = self._running_loop.time() + CLOSE_TIMEOUT
-        while tasks := {*self._openings, *self._closings}:
-            left = deadline - self._running_loop.time()
-            if left > 0:
-                await asyncio.wait(tasks, timeout=left)
-                continue
-            for pooled in self._closings.values():
-                self._backend.terminate(pooled.driver)
-            for task in self._openings:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
-            return
+        elif self._supply.dispose():
+            await_only(self._supply.end_tasks())
 
     def terminate(self) -> None:
         """Cut every connection that is still out, without waiting for the server."""
@@ -385,18 +275,10 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def abandon(self) -> None:
         """Cut all connections of a pool whose event loop is closed."""
-        for pooled in (*self._slots.idle, *self._leased.values()):
-            self._abandon(pooled)
-        for pooled in self._closings.values():  # counted already
-            self._backend.abandon(pooled.driver)
+        for pooled in self._leased.values():
+            self._supply.abandon_one(pooled)
         self._leased.clear()
-        self._slots = Slots(self._slots.limit, self._begin_opening)
-
-    def _abandon(self, pooled: Pooled) -> None:
-        if pooled.holder is not None:
-            self._activity.released(pooled.holder, time.monotonic())
-        self._activity.connection_closed("disposed")
-        self._backend.abandon(pooled.driver)
+        self._supply.abandon()
 
     def recreate(self) -> ElasticPool:
         """Return an empty pool with the same settings and the same `Activity`."""
@@ -405,10 +287,10 @@ class ElasticPool(AsyncAdaptedQueuePool):
             pool_size=self.size(),
             max_overflow=self._max_overflow,
             timeout=self._timeout,
-            recycle=self._lifetime,
-            idle_timeout=self._idle_timeout,
+            recycle=self._supply.lifetime,
+            idle_timeout=self._supply.idle_timeout,
             ping_after_idle=self._ping_after_idle,
-            connect_timeout=self._connect_timeout,
+            connect_timeout=self._supply.connect_timeout,
             backend=self._backend,
             activity=self._activity,
             pre_ping=self._pre_ping,
@@ -436,7 +318,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
     def invalidated(self) -> int:
         """Return how many connections were closed because they could not be trusted any more."""
         closed = self._activity.snapshot().closed
-        return sum(closed.get(reason, 0) for reason in _UNFIT)
+        return sum(closed.get(reason, 0) for reason in UNFIT)
 
     def total(self) -> int:
         """Return the number of connections that are open, being opened or being closed."""
@@ -454,16 +336,3 @@ class ElasticPool(AsyncAdaptedQueuePool):
     def outage(self) -> str | None:
         """Return why the database accepts no connection at present, or None."""
         return safe_error(self._slots.outage) if self._slots.outage is not None else None
-
-    @property
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that the first checkout ran in; a pool serves one loop."""
-        assert self._loop is not None
-        return self._loop
-
-
-def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

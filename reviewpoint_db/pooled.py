@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -13,16 +14,18 @@ from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.activity import Holder
 from reviewpoint_db.backend import Backend
+from reviewpoint_db.driver_errors import code_of, is_of_driver, wrapped
 
-__all__ = ["CLOSE_TIMEOUT", "Pooled", "note_connection", "open_record", "retire_softly"]
+__all__ = ["CLOSE_TIMEOUT", "Pooled", "noting", "open_record", "retire_softly"]
 
 #: Seconds that a graceful close may take before the connection is cut.
 CLOSE_TIMEOUT: Final = 2.0
 #: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
 _LIFETIME_JITTER: Final = 0.1
 _KEY: Final = "reviewpoint_db"
+_Creator = Callable[[ConnectionPoolEntry], Any]
 
-#: Where `note_connection` leaves what the connect under way has made.
+#: Where `noting` leaves what the connect under way has made.
 _made: ContextVar[list[Any] | None] = ContextVar("reviewpoint_db_made", default=None)
 
 
@@ -64,11 +67,17 @@ def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object)
         pooled.retire_at = float("-inf")
 
 
-def note_connection(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """Note a connection before it is set up: for the pool's event `connect`."""
-    made = _made.get()
-    if made is not None:
-        made.append(connection)
+def noting(create: _Creator) -> _Creator:
+    """Have a pool's creator note the connections that it makes, for `open_record`."""
+
+    def create_and_note(record: ConnectionPoolEntry) -> Any:
+        connection = create(record)
+        made = _made.get()
+        if made is not None:
+            made.append(connection)
+        return connection
+
+    return create_and_note
 
 
 async def open_record(pool: Pool, backend: Backend, timeout: float) -> ConnectionPoolEntry:
@@ -81,18 +90,36 @@ async def open_record(pool: Pool, backend: Backend, timeout: float) -> Connectio
 
     Raises:
         TimeoutError: It took longer.
+        ConnectionResetError: The connection was lost again while it was set up.
     """
     made: list[Any] = []
     token = _made.set(made)
+    loop = asyncio.get_running_loop()
+
+    def expire() -> None:
+        # Cut first: SQLAlchemy would close gracefully what is cancelled, for two seconds more.
+        for connection in made:
+            backend.terminate(connection.driver_connection)
+        limit.reschedule(loop.time())
+
+    timer = loop.call_later(timeout, expire)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(None) as limit:
             # SQLAlchemy has no public name for this; `_do_get` of its own pools calls it.
             return await greenlet_spawn(pool._create_connection)  # noqa: SLF001
-    except BaseException:
+    except BaseException as error:
         # SQLAlchemy 2.0 leaves a connection open whose listeners failed or were cancelled.
         for connection in made:
             backend.terminate(connection.driver_connection)
             await backend.close(connection.driver_connection, CLOSE_TIMEOUT)
+        if made and _is_of_client_side(error):
+            raise ConnectionResetError("the connection was lost while it was set up") from error
         raise
     finally:
+        timer.cancel()
         _made.reset(token)
+
+
+def _is_of_client_side(error: BaseException) -> bool:
+    """Whether the driver failed by itself: once logged in, that is "connection is closed"."""
+    return code_of(error) is None and any(is_of_driver(each) for each in wrapped(error))

@@ -5,21 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["PostgreSQL"]
-
-_Hook = Callable[[Any], Awaitable[None]]
-#: SQLAlchemy's hooks that set codecs on each new connection.
-_CODEC_HOOKS: Final = (
-    "setup_asyncpg_json_codec",
-    "setup_asyncpg_jsonb_codec",
-    "_disable_asyncpg_inet_codecs",
-)
-_TYPE_NUMBERS: Final = {"json": 114, "jsonb": 3802, "inet": 869, "cidr": 650}
 
 
 class PostgreSQL:
@@ -55,60 +45,17 @@ class PostgreSQL:
     def abandon(self, driver: Any) -> None:
         """Shut the socket down by a duplicate of its descriptor: the loop cannot do it any more."""
         # asyncpg has no public way to its transport; without it the server keeps the backend.
-        transport = getattr(driver, "_transport", None)
+        transport: Any = getattr(driver, "_transport", None)
         sock = transport.get_extra_info("socket") if transport is not None else None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                duplicate = socket.socket(fileno=os.dup(sock.fileno()))
-                with duplicate:
-                    duplicate.shutdown(socket.SHUT_RDWR)
+        if sock is not None and sock.fileno() >= 0:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(RuntimeError):  # "Event loop is closed"
             driver.terminate()
+        own = getattr(transport, "_sock", None)
+        if own is not None:  # asyncio's transport would close it in its finalizer, with a warning
+            own.close()
+            transport._sock = None  # noqa: SLF001
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
-        """Have new connections set up without asking the server what every server answers alike."""
-        dialect: Any = engine.sync_engine.dialect
-        for name in _CODEC_HOOKS:
-            hook = getattr(dialect, name, None)
-            if hook is not None:
-                setattr(dialect, name, _without_introspection(hook))
-
-
-def _without_introspection(hook: _Hook) -> _Hook:
-    async def set_codecs(connection: Any) -> None:
-        await hook(_Codecs(connection.driver_connection))
-
-    return set_codecs
-
-
-class _Codecs:
-    """Stands in for a connection in SQLAlchemy's hooks, which call its `set_type_codec`.
-
-    asyncpg looks each type up by its name, which costs two round trips a type and connection; the
-    types of the server itself have the same number everywhere (its pg_type.dat).
-    """
-
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
-        self._connection = self  # where SQLAlchemy looks for asyncpg's connection
-
-    async def set_type_codec(
-        self,
-        typename: str,
-        *,
-        schema: str,
-        encoder: Any,
-        decoder: Any,
-        format: str,  # noqa: A002 - asyncpg's name
-    ) -> None:
-        """Do what asyncpg's method of this name does, for a type whose number is known."""
-        try:
-            # asyncpg has no public way to name a type by its number.
-            settings = self._driver._protocol.get_settings()  # noqa: SLF001
-            add_codec, oid = settings.add_python_codec, _TYPE_NUMBERS[typename]
-        except (AttributeError, KeyError):
-            await self._driver.set_type_codec(
-                typename, schema=schema, encoder=encoder, decoder=decoder, format=format
-            )
-        else:
-            add_codec(oid, typename, schema, [], "scalar", encoder, decoder, format)
+        """Nothing: a new connection asks nothing after its login, from asyncpg 0.32 on."""

@@ -169,6 +169,13 @@ class Slots(Generic[C]):
         self.full_since = None
         self._grow()
 
+    def forget(self) -> None:
+        """Begin anew, without those who waited in a loop that is closed."""
+        self.idle.clear()
+        self._waiters.clear()
+        self.total = self.opening = 0
+        self.full_since = self.outage = self._probe = None
+
     # -- opening ------------------------------------------------------------------------------
 
     def _grow(self) -> None:
