@@ -34,10 +34,10 @@ async def test_it_starts_stops_and_starts_again(database_url: str) -> None:
         with logged() as lines:
             async with database:
                 await database.start()  # once more is nothing
-                assert database.started
+                started = database.started
                 async with database.session() as session:
                     await session.execute(select(notes))
-            assert not database.started
+            assert (started, database.started) == (True, False)
             assert database.existing_engine is None
         assert len([line for line in lines if "'default' started" in line]) == 1
         assert len([line for line in lines if "'default' stopped" in line]) == 1
@@ -59,6 +59,12 @@ def test_its_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert database.existing_engine is None
 
 
+async def _fail_inside(database: Database) -> None:
+    async with database.session() as session:
+        await write(session, "lost too")
+        raise KeyError
+
+
 def test_a_block_without_a_commit_is_rolled_back_whatever_happens(database_url: str) -> None:
     async def main() -> None:
         async with _database(database_url) as database:
@@ -67,9 +73,7 @@ def test_a_block_without_a_commit_is_rolled_back_whatever_happens(database_url: 
                 await write(session, "lost")
             assert describe_origin() is None
             with pytest.raises(KeyError):
-                async with database.session() as session:
-                    await write(session, "lost too")
-                    raise KeyError
+                await _fail_inside(database)
             async with database.read_session(origin="reader"):
                 assert str(describe_origin()) == "reader"
             assert await stored(database) == []
@@ -127,7 +131,7 @@ async def test_tables_are_created_once_the_database_is_there(
             assert [line for line in lines if "Tables are created once" in line]
             await asyncio.to_thread(own_postgres.start)
             async with asyncio.timeout(10):
-                while database._tasks:  # noqa: ASYNC110 - no event says that it is done
+                while database._tasks:
                     await asyncio.sleep(0.02)
             assert await stored(database) == []
 

@@ -94,7 +94,7 @@ async def test_a_commit_on_a_connection_known_to_be_lost_was_never_sent(
             driver = (await connection.get_raw_connection()).driver_connection
             relay.drop()
             async with asyncio.timeout(5):
-                while not driver.is_closed():  # type: ignore[union-attr]  # noqa: ASYNC110
+                while not driver.is_closed():  # type: ignore[union-attr]
                     await asyncio.sleep(0.005)
     assert not isinstance(raised.value, CommitOutcomeUnknownError)
     assert await _rows(engine) == 0
@@ -145,7 +145,7 @@ async def test_a_cancelled_commit_has_an_unknown_outcome(
 
     task = asyncio.create_task(store())
     async with asyncio.timeout(5):
-        while not trigger.fired:  # noqa: ASYNC110 - the relay lives in another thread
+        while not trigger.fired:
             await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(CommitOutcomeUnknownError):

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
+from reviewpoint_db.after_commit import after_commit
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import SessionClosedError
-from reviewpoint_db.transaction import after_commit
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 from tests.support.relay import Relay
@@ -33,11 +33,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def test_sessions_open_at_first_need_and_once(database: Database) -> None:
     unit = database.unit_of_work()
-    assert not unit.opened
+    before = unit.opened
     assert unit.session is unit.session
     assert unit.read_session is unit.read_session
-    assert unit.opened
-    assert not unit.dirty
+    assert (before, unit.opened, unit.dirty) == (False, True, False)
     await unit.release()
 
 
@@ -45,9 +44,9 @@ async def test_it_commits_a_success_and_rolls_back_a_failure(database: Database)
     for succeeded in (True, False):
         unit = database.unit_of_work(commit="autocommit")
         await write(unit.session, str(succeeded))
-        assert unit.dirty
+        before = unit.dirty
         await unit.finish(succeeded=succeeded)
-        assert not unit.dirty
+        assert (before, unit.dirty) == (True, False)
         assert unit.succeeded is succeeded
         await unit.finish(succeeded=True)  # nothing is left to commit
         await unit.release()
@@ -127,7 +126,7 @@ async def test_an_end_that_is_cancelled_is_completed(relayed: tuple[Database, Re
     trigger = relay.at("ROLLBACK;", "hold answer")
     ending = asyncio.create_task(database.end(session))
     async with asyncio.timeout(5):
-        while not trigger.fired:  # noqa: ASYNC110 - the relay lives in another thread
+        while not trigger.fired:
             await asyncio.sleep(0.005)
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -147,7 +146,7 @@ async def test_a_session_that_another_task_still_uses_is_ended_for_certain(
     await asyncio.wait(tasks)
     assert [task.exception() for task in tasks]
     async with asyncio.timeout(5):
-        while held(database):  # noqa: ASYNC110 - the connection returns when it arrives
+        while held(database):
             await asyncio.sleep(0.005)
     async with database.session() as other:
         assert await other.scalar(text("select 1")) == 1

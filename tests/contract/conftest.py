@@ -36,7 +36,9 @@ def world(run: Run) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """A running application."""
     kind: Kind = request.param
     database: World | Path
@@ -46,8 +48,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             connection.executescript(tables.SQLITE)
         url = f"sqlite:///{database}"
     else:
-        database = request.getfixturevalue("world")
-        url = database.url
+        database = world = request.getfixturevalue("world")
+        url = world.url
     with kind.server(url) as server:
         yield Stack(kind, server, database)
         server.stop()

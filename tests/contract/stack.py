@@ -206,9 +206,9 @@ class Case:
         )
         return Seen(answer.status_code, dict(answer.headers), answer.text)
 
-    async def get(self, path: str, **params: object) -> Seen:
+    async def get(self, path: str, *, key: str | None = None, **params: object) -> Seen:
         """Get a page, whatever becomes of its body."""
-        async with self.http.stream("GET", self.path(path, **params)) as answer:
+        async with self.http.stream("GET", self.path(path, key=key, **params)) as answer:
             seen = Seen(answer.status_code, dict(answer.headers))
             try:
                 async for piece in answer.aiter_text():
@@ -217,13 +217,15 @@ class Case:
                 seen.complete = False
         return seen
 
-    def raw(self, method: str, path: str, **params: object) -> RawRequest:
+    def raw(
+        self, method: str, path: str, *, key: str | None = None, **params: object
+    ) -> RawRequest:
         """A request that can be left in the middle."""
-        return RawRequest(self.stack.server.port, method, self.path(path, **params))
+        return RawRequest(self.stack.server.port, method, self.path(path, key=key, **params))
 
-    def socket(self, path: str, **params: object) -> websockets.connect:
+    def socket(self, path: str, *, key: str | None = None, **params: object) -> websockets.connect:
         """A WebSocket."""
-        uri = f"ws://127.0.0.1:{self.stack.server.port}{self.path(path, **params)}"
+        uri = f"ws://127.0.0.1:{self.stack.server.port}{self.path(path, key=key, **params)}"
         return websockets.connect(uri, close_timeout=2)
 
     async def probe(self) -> dict[str, int]:

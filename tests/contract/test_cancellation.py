@@ -37,4 +37,6 @@ async def test_tasks_that_share_a_session_succeed_or_get_a_clear_error(case: Cas
     seen = await case.post("/do/gathered")
     assert seen.status in {200, 500, 503}
     await case.proves(seen, status=seen.status, stored=[""] if seen.status == 200 else [])
-    await case.proves(await case.post("/do/count"), status=200, stored=await case.stack.rows(case.key))
+    await case.proves(
+        await case.post("/do/count"), status=200, stored=await case.stack.rows(case.key)
+    )

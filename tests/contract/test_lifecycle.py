@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.stack import ADAPTERS, LEFT_BEHIND, MODES, PATIENCE, Case, Kind, Stack, client_of
+from tests.contract.stack import (
+    ADAPTERS,
+    LEFT_BEHIND,
+    MODES,
+    PATIENCE,
+    Case,
+    Kind,
+    Stack,
+    client_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

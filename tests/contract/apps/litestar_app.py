@@ -9,6 +9,7 @@ from litestar.background_tasks import BackgroundTask
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
 from litestar.response import Stream
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -112,7 +113,7 @@ litestar = Litestar(
         socket,
     ],
     plugins=[plugin],
-    middleware=[OwnMiddleware],
+    middleware=[DefineMiddleware(OwnMiddleware)],
     cors_config=CORSConfig(allow_origins=["*"]),
     exception_handlers={ProgrammingError: own_answer},
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Params = Mapping[str, str]
     Work = Callable[[AsyncSession, Params], Awaitable["Reply | None"]]
 
+
 @dataclass
 class Reply:
     """What the handler answers."""
