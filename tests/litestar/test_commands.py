@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,10 @@ def litestar(
     def run(*arguments: str) -> str:
         # A process runs one command; the group remembers that it has asked its application.
         monkeypatch.setattr(litestar_group, "_prepare_done", False)
-        result = CliRunner().invoke(litestar_group, ["--app", f"{name}:app", *arguments])
+        command = ["--app", f"{name}:app", *arguments]
+        # Commands run event loops: not in this thread, whose loop is pytest-asyncio's.
+        with ThreadPoolExecutor(1) as thread:
+            result = thread.submit(CliRunner().invoke, litestar_group, command).result()
         assert result.exit_code == 0, result.output
         return result.output
 

@@ -131,6 +131,8 @@ async def request(
         sent.append(message)
         if on_message is not None:
             await on_message(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            left.set()  # a server tells of the end too: Litestar's streams wait for it
         if leave_after is not None and len(sent) >= leave_after:
             left.set()
             # Gives the application the moment in which a server's transport reports the loss.
