@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from reviewpoint_db import default as _default
 from reviewpoint_db import logs
 from reviewpoint_db.activity import Activity, ActivitySnapshot
+from reviewpoint_db.after_commit import after_commit
 from reviewpoint_db.config import DatabaseConfig, Environment, PoolConfig, normalize_url
 from reviewpoint_db.database import Database
 from reviewpoint_db.default import (
@@ -40,7 +41,7 @@ from reviewpoint_db.errors import (
     UnavailableError,
 )
 from reviewpoint_db.health import CheckResult, HealthReport, check_health
-from reviewpoint_db.transaction import CommitMode, UnitOfWork, after_commit
+from reviewpoint_db.transaction import CommitMode, UnitOfWork
 
 if TYPE_CHECKING:
     import threading

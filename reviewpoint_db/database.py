@@ -6,11 +6,10 @@ Who closes a connection: `Database.end` (a session's), `Database.stop` (all that
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from loguru import logger
 from sqlalchemy import Connection, MetaData
@@ -18,18 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.context import current_origin
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
-from reviewpoint_db.engine import backend_of, create_engine, elastic_pool
-from reviewpoint_db.errors import ConfigurationError, UnavailableError
+from reviewpoint_db.disposal import dispose, until_returned
+from reviewpoint_db.engine import backend_of, create_engine
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pool import CLOSE_TIMEOUT
-from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
 from reviewpoint_db.sqlite import MemoryDatabase
-from reviewpoint_db.transaction import CommitMode, UnitOfWork, end_session
+from reviewpoint_db.tables import MissingTables
+from reviewpoint_db.transaction import CommitMode, SessionBlock, UnitOfWork, end_session
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,12 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Database"]
 
 _T = TypeVar("_T")
-#: Seconds between two attempts to create the missing tables while the database is away.
-_SCHEMA_RETRY: Final = 1.0
 #: Seconds that `drain()` and `stop()` wait for sessions in use.
 _DRAIN_TIMEOUT: Final = 10.0
-#: Seconds between two looks at what is still in use.
-_DRAIN_STEP: Final = 0.02
 
 
 class Database:
@@ -76,7 +70,7 @@ class Database:
         self.config = config if config is not None else DatabaseConfig.from_env()
         #: The application's tables, for migrations too.
         self.metadata = metadata
-        self._metadata = _checked_metadata(self.config, metadata, create_all=create_all)
+        self._tables = MissingTables(self.config, metadata) if create_all else None
         self.activity = Activity(self.config.name)
         self.started = False
         self.draining = False
@@ -152,8 +146,10 @@ class Database:
         if not self._started_loops.enter(asyncio.get_running_loop()) or self.started:
             return
         self.draining = False
-        if self._metadata is not None and not await self._create_tables():
-            self._in_background(self._create_tables_later())
+        if self._tables is not None and not await self._tables.create(self.engine):
+            task = asyncio.get_running_loop().create_task(self._tables.create_later(self.engine))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         self.started = True
         logger.info(
             "Database {!r} started: {} ({})",
@@ -179,14 +175,14 @@ class Database:
             await asyncio.wait(closings, timeout=CLOSE_TIMEOUT)
         engine = self._engines.take(here)
         if engine is not None:
-            await self._dispose(here, engine)
+            await dispose(engine, here)
         # Only now: the last one to leave would take the engine of a loop that is about to end.
         if not self._started_loops.leave(here):
             return
         was_started, self.started = self.started, False
         await self.drain()
         for loop, engine in self._engines.take_all():
-            await self._dispose(loop, engine)
+            await dispose(engine, loop)
         if self._memory is not None:
             self._memory.remove()
             self._memory = None
@@ -220,59 +216,15 @@ class Database:
 
     async def _until_returned(self, loop: asyncio.AbstractEventLoop | None, timeout: float) -> bool:
         """Wait until nothing of a loop's, or of all loops', is in use."""
-        deadline = time.monotonic() + timeout
-        # Polled, because a connection may be returned in any of several loops and threads.
-        while self._in_use(loop):
-            if time.monotonic() >= deadline:
-                held = "; ".join(str(holder) for holder in self.activity.holders())
-                logger.warning("Connections of {!r} are still in use: {}", self.name, held)
-                return False
-            await asyncio.sleep(_DRAIN_STEP)
-        return True
 
-    def _in_use(self, loop: asyncio.AbstractEventLoop | None) -> int:
-        engines = self._engines.all() if loop is None else (self._engines.existing(),)
-        pools = [elastic_pool(engine) for engine in engines if engine is not None]
-        return sum(pool.checkedout() for pool in pools if pool is not None)
+        def engines() -> tuple[AsyncEngine | None, ...]:
+            return self._engines.all() if loop is None else (self._engines.existing(),)
 
-    async def _dispose(self, loop: asyncio.AbstractEventLoop | None, engine: AsyncEngine) -> None:
-        """Dispose of an engine in its own loop."""
-        disposal = _dispose_within(engine, CLOSE_TIMEOUT)
-        if loop is None or loop is asyncio.get_running_loop():
-            await disposal
-            return
-        try:
-            remote = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(disposal, loop))
-        except RuntimeError:  # that loop is closed
-            disposal.close()
-        else:
-            await asyncio.wait({remote}, timeout=2 * CLOSE_TIMEOUT)
-            if remote.done() and not remote.cancelled() and remote.exception() is None:
-                return
-        # That loop hangs in somebody's code, or came to its end before it got to this.
-        pool = elastic_pool(engine)
-        if pool is not None:
-            pool.abandon()
-
-    def _in_background(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _create_tables(self) -> bool:
-        assert self._metadata is not None
-        try:
-            async with self.engine.begin() as connection:
-                await connection.run_sync(self._metadata.create_all)
-        except UnavailableError as error:
-            logger.warning("Tables are created once the database is there: {}", safe_error(error))
-            return False
-        return True
-
-    async def _create_tables_later(self) -> None:
-        # ASYNC110: no event says that a database is back.
-        while not await self._create_tables():  # noqa: ASYNC110
-            await asyncio.sleep(_SCHEMA_RETRY)
+        if await until_returned(engines, timeout):
+            return True
+        held = "; ".join(str(holder) for holder in self.activity.holders())
+        logger.warning("Connections of {!r} are still in use: {}", self.name, held)
+        return False
 
     # -- sessions ---------------------------------------------------------------------------
 
@@ -282,7 +234,7 @@ class Database:
         Args:
             origin: Names the work in log lines and in the list of holders.
         """
-        return _SessionBlock(self, self.open_session, origin)
+        return SessionBlock(self, self.open_session, origin)
 
     def read_session(
         self, *, origin: str | None = None
@@ -292,7 +244,7 @@ class Database:
         Args:
             origin: Names the work in log lines and in the list of holders.
         """
-        return _SessionBlock(self, self.open_read_session, origin)
+        return SessionBlock(self, self.open_read_session, origin)
 
     def open_session(self) -> AsyncSession:
         """Open a session that the caller hands to `end()`, whatever happens."""
@@ -381,60 +333,3 @@ class Database:
     def debug_info(self) -> ConnectionDebugInfo:
         """Return the state of the connections."""
         return connection_debug_info(self.existing_engine, self.activity)
-
-
-class _SessionBlock:
-    """A session for a block, ended with it."""
-
-    __slots__ = ("_before", "_database", "_open", "_origin", "_session")
-
-    def __init__(
-        self, database: Database, open_session: Callable[[], AsyncSession], origin: str | None
-    ) -> None:
-        self._database = database
-        self._open = open_session
-        self._origin = origin
-
-    async def __aenter__(self) -> AsyncSession:
-        self._before = current_origin.get()
-        if self._origin is not None:
-            current_origin.set(self._origin)
-        self._session = self._open()
-        return self._session
-
-    async def __aexit__(self, *_: object) -> None:
-        try:
-            await self._database.end(self._session)
-        finally:
-            if self._origin is not None:
-                # Not by a token: a fixture's teardown runs in another context than its setup.
-                current_origin.set(self._before)
-
-
-def _checked_metadata(
-    config: DatabaseConfig, metadata: MetaData | None, *, create_all: bool
-) -> MetaData | None:
-    if not create_all:
-        return None
-    if metadata is None:
-        raise ConfigurationError(
-            "create_all=True needs to know the tables: pass metadata=Base.metadata as well."
-        )
-    if config.effective_environment == "prod":
-        raise ConfigurationError(
-            "create_all=True is refused in prod, where tables change by migrations: run "
-            "`litestar database upgrade` (or `reviewpoint-db upgrade`) and leave create_all out."
-        )
-    return metadata
-
-
-async def _dispose_within(engine: AsyncEngine, seconds: float) -> None:
-    """Close an engine's connections; cut those that are still out or do not answer."""
-    pool = elastic_pool(engine)
-    if pool is not None:
-        pool.terminate()
-    try:
-        await asyncio.wait_for(engine.dispose(), seconds + 1)
-    except TimeoutError:
-        if pool is not None:
-            pool.abandon()

@@ -6,24 +6,23 @@ No framework is known here; `asgi.py` calls both at the right moments.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session as SyncSession
-from sqlalchemy.orm import SessionTransaction
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import greenlet_spawn
 
+from reviewpoint_db.context import current_origin
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.session import AFTER_COMMIT, state_of
+from reviewpoint_db.session import state_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
 
-__all__ = ["CommitMode", "UnitOfWork", "after_commit", "end_session"]
+__all__ = ["CommitMode", "SessionBlock", "UnitOfWork", "end_session"]
 
 CommitMode = Literal["manual", "autocommit"]
 Scope = MutableMapping[str, Any]
@@ -215,81 +214,29 @@ def _drop(connection: Connection) -> None:
     connection.close()
 
 
-def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) -> None:
-    """Run `fn` once the session's data is stored, and never otherwise.
+class SessionBlock:
+    """A session for a block, ended with it."""
 
-    A rollback, of a savepoint too, forgets what was registered inside of it. An error of `fn` is
-    logged: the data is stored already, so it must not become an error of the request.
+    __slots__ = ("_before", "_database", "_open", "_origin", "_session")
 
-    Args:
-        session: The session whose next COMMIT counts.
-        fn: A function or coroutine function without arguments.
+    def __init__(
+        self, database: Database, open_session: Callable[[], AsyncSession], origin: str | None
+    ) -> None:
+        self._database = database
+        self._open = open_session
+        self._origin = origin
 
-    Example:
-        >>> after_commit(db_session, lambda: send_mail(reviewer))
-    """
-    sync = session.sync_session
-    hooks: _Hooks | None = sync.info.get(AFTER_COMMIT)
-    if hooks is None:
-        hooks = sync.info[AFTER_COMMIT] = _Hooks(sync)
-    hooks.add(fn)
+    async def __aenter__(self) -> AsyncSession:
+        self._before = current_origin.get()
+        if self._origin is not None:
+            current_origin.set(self._origin)
+        self._session = self._open()
+        return self._session
 
-
-class _Hooks:
-    """The functions that wait for a session's COMMIT, each with the transaction it was added in."""
-
-    def __init__(self, session: SyncSession) -> None:
-        self._session = session
-        self._waiting: list[tuple[SessionTransaction | None, Callable[[], Any]]] = []
-        self._committed = False
-        event.listen(session, "after_commit", self._on_commit)
-        event.listen(session, "after_soft_rollback", self._on_rollback)
-        event.listen(session, "after_transaction_end", self._on_end)
-
-    def add(self, fn: Callable[[], Any]) -> None:
-        self._waiting.append((self._session.get_nested_transaction(), fn))
-
-    def _on_commit(self, session: SyncSession) -> None:
-        nested = session.get_nested_transaction()
-        if nested is None:
-            self._committed = True
-            return
-        # The savepoint is released: its functions now depend on what is around it.
-        self._waiting = [
-            (
-                nested.parent
-                if at is nested and nested.parent and nested.parent.nested
-                else None
-                if at is nested
-                else at,
-                fn,
-            )
-            for at, fn in self._waiting
-        ]
-
-    def _on_rollback(self, _session: SyncSession, previous: SessionTransaction) -> None:
-        if previous.nested:
-            self._waiting = [(at, fn) for at, fn in self._waiting if not _within(at, previous)]
-        else:
-            self._waiting.clear()
-
-    def _on_end(self, _session: SyncSession, transaction: SessionTransaction) -> None:
-        if transaction.parent is not None or not self._committed:
-            return
-        self._committed = False
-        waiting, self._waiting = self._waiting, []
-        for _, fn in waiting:
-            try:
-                outcome = fn()
-                if isinstance(outcome, Awaitable):
-                    await_only(outcome)
-            except Exception as error:  # noqa: BLE001 - the data is stored, whatever this was
-                logger.error("A function after COMMIT failed: {}", safe_error(error))
-
-
-def _within(inner: SessionTransaction | None, outer: SessionTransaction) -> bool:
-    while inner is not None:
-        if inner is outer:
-            return True
-        inner = inner.parent
-    return False
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._database.end(self._session)
+        finally:
+            if self._origin is not None:
+                # Not by a token: a fixture's teardown runs in another context than its setup.
+                current_origin.set(self._before)

@@ -1,0 +1,98 @@
+"""What runs once a session's data is stored, and never otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from loguru import logger
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only
+
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.session import AFTER_COMMIT
+
+__all__ = ["after_commit"]
+
+
+def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) -> None:
+    """Run `fn` once the session's data is stored, and never otherwise.
+
+    A rollback, of a savepoint too, forgets what was registered inside of it. An error of `fn` is
+    logged: the data is stored already, so it must not become an error of the request.
+
+    Args:
+        session: The session whose next COMMIT counts.
+        fn: A function or coroutine function without arguments.
+
+    Example:
+        >>> after_commit(db_session, lambda: send_mail(reviewer))
+    """
+    sync = session.sync_session
+    hooks: _Hooks | None = sync.info.get(AFTER_COMMIT)
+    if hooks is None:
+        hooks = sync.info[AFTER_COMMIT] = _Hooks(sync)
+    hooks.add(fn)
+
+
+class _Hooks:
+    """The functions that wait for a session's COMMIT, each with the transaction it was added in."""
+
+    def __init__(self, session: SyncSession) -> None:
+        self._session = session
+        self._waiting: list[tuple[SessionTransaction | None, Callable[[], Any]]] = []
+        self._committed = False
+        event.listen(session, "after_commit", self._on_commit)
+        event.listen(session, "after_soft_rollback", self._on_rollback)
+        event.listen(session, "after_transaction_end", self._on_end)
+
+    def add(self, fn: Callable[[], Any]) -> None:
+        self._waiting.append((self._session.get_nested_transaction(), fn))
+
+    def _on_commit(self, session: SyncSession) -> None:
+        nested = session.get_nested_transaction()
+        if nested is None:
+            self._committed = True
+            return
+        # The savepoint is released: its functions now depend on what is around it.
+        self._waiting = [
+            (
+                nested.parent
+                if at is nested and nested.parent and nested.parent.nested
+                else None
+                if at is nested
+                else at,
+                fn,
+            )
+            for at, fn in self._waiting
+        ]
+
+    def _on_rollback(self, _session: SyncSession, previous: SessionTransaction) -> None:
+        if previous.nested:
+            self._waiting = [(at, fn) for at, fn in self._waiting if not _within(at, previous)]
+        else:
+            self._waiting.clear()
+
+    def _on_end(self, _session: SyncSession, transaction: SessionTransaction) -> None:
+        if transaction.parent is not None or not self._committed:
+            return
+        self._committed = False
+        waiting, self._waiting = self._waiting, []
+        for _, fn in waiting:
+            try:
+                outcome = fn()
+                if isinstance(outcome, Awaitable):
+                    await_only(outcome)
+            except Exception as error:  # noqa: BLE001 - the data is stored, whatever this was
+                logger.error("A function after COMMIT failed: {}", safe_error(error))
+
+
+def _within(inner: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while inner is not None:
+        if inner is outer:
+            return True
+        inner = inner.parent
+    return False

@@ -1,0 +1,59 @@
+"""A first table without ceremony: what is missing is created when the application starts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from loguru import logger
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.errors import ConfigurationError, UnavailableError
+from reviewpoint_db.redaction import safe_error
+
+__all__ = ["MissingTables"]
+
+#: Seconds between two attempts while the database is away.
+_RETRY: Final = 1.0
+
+
+class MissingTables:
+    """The tables that `create_all=True` creates.
+
+    Args:
+        config: Whose environment decides whether that is allowed.
+        metadata: The tables.
+
+    Raises:
+        ConfigurationError: In prod, or without metadata.
+    """
+
+    def __init__(self, config: DatabaseConfig, metadata: MetaData | None) -> None:
+        if metadata is None:
+            raise ConfigurationError(
+                "create_all=True needs to know the tables: pass metadata=Base.metadata as well."
+            )
+        if config.effective_environment == "prod":
+            raise ConfigurationError(
+                "create_all=True is refused in prod, where tables change by migrations: run "
+                "`litestar database upgrade` (or `reviewpoint-db upgrade`) and leave create_all out."
+            )
+        self._metadata = metadata
+
+    async def create(self, engine: AsyncEngine) -> bool:
+        """Create what is missing; False when the database is away."""
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(self._metadata.create_all)
+        except UnavailableError as error:
+            logger.warning("Tables are created once the database is there: {}", safe_error(error))
+            return False
+        return True
+
+    async def create_later(self, engine: AsyncEngine) -> None:
+        """Try again until the database is there; ended by the database's stop."""
+        # ASYNC110: no event says that a database is back.
+        while not await self.create(engine):  # noqa: ASYNC110
+            await asyncio.sleep(_RETRY)
