@@ -152,7 +152,7 @@ MUTANTS = [
         "asgi.py",
         "            if unit.opened:\n                await unit.release()\n",
         "            if False:\n                await unit.release()\n",
-        *contract("rollback", "refuses or dependency or validation"),
+        *contract("rollback", "refuses or dependency or validation", MANUAL),
     ),
     Mutant(
         "the release is not shielded",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from litestar import Litestar, Request, Response, WebSocket, get, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.middleware import DefineMiddleware
 from litestar.response import Stream
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,6 +20,7 @@ from tests.contract.apps.works import WORKS, RefusedError, Reply, add, converse,
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
+    from litestar.types import ASGIApp
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -99,6 +99,10 @@ def own_answer(_: AnyRequest, error: ProgrammingError) -> Response[dict[str, str
     return Response({"own": type(error).__name__}, status_code=418)
 
 
+def own_middleware(app: ASGIApp) -> ASGIApp:
+    return cast("ASGIApp", OwnMiddleware(app))
+
+
 plugin = ReviewPointDBPlugin(config(), commit=MODE)
 litestar = Litestar(
     route_handlers=[
@@ -113,7 +117,7 @@ litestar = Litestar(
         socket,
     ],
     plugins=[plugin],
-    middleware=[DefineMiddleware(OwnMiddleware)],
+    middleware=[own_middleware],
     cors_config=CORSConfig(allow_origins=["*"]),
     exception_handlers={ProgrammingError: own_answer},
 )
