@@ -119,7 +119,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             pooled = self._acquire(pooled)
             now = time.monotonic()
         self._leased[pooled.record] = pooled
-        pooled.holder = Holder(now)
+        pooled.holder = Holder(now, pooled.driver, self._backend)
         self._activity.acquired(pooled.holder, now - started, queued=queued)
         return pooled.record
 
@@ -140,6 +140,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
         arrived = asyncio.get_running_loop().time()
         deadline = arrived + self._timeout
         ticket = next(self._tickets)
+        waiter = Holder(time.monotonic())
+        self._activity.waiting(waiter)
         try:
             while pooled is None or not self._verified(pooled, deadline):
                 pooled = await_only(self._slots.wait(ticket, deadline))
@@ -152,6 +154,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
             raise
         except Exception as error:
             raise self._named(error) from error
+        finally:
+            self._activity.waits_no_more(waiter)
         return pooled
 
     def _verified(self, pooled: Pooled, deadline: float) -> bool:
@@ -317,7 +321,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def invalidated(self) -> int:
         """Return how many connections were closed because they could not be trusted any more."""
-        closed = self._activity.snapshot().closed
+        closed = self._activity.closed
         return sum(closed.get(reason, 0) for reason in UNFIT)
 
     def total(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
+from sqlalchemy import Connection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.util import greenlet_spawn
 
@@ -16,14 +17,13 @@ from reviewpoint_db.activity import Holder
 from reviewpoint_db.backend import Backend
 from reviewpoint_db.driver_errors import code_of, is_of_driver, wrapped
 
-__all__ = ["CLOSE_TIMEOUT", "Pooled", "noting", "open_record", "retire_softly"]
+__all__ = ["CLOSE_TIMEOUT", "Pooled", "holder_of", "noting", "open_record", "retire_softly"]
 
 #: Seconds that a graceful close may take before the connection is cut.
 CLOSE_TIMEOUT: Final = 2.0
 #: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
 _LIFETIME_JITTER: Final = 0.1
 _KEY: Final = "reviewpoint_db"
-_Creator = Callable[[ConnectionPoolEntry], Any]
 
 #: Where `noting` leaves what the connect under way has made.
 _made: ContextVar[list[Any] | None] = ContextVar("reviewpoint_db_made", default=None)
@@ -67,7 +67,7 @@ def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object)
         pooled.retire_at = float("-inf")
 
 
-def noting(create: _Creator) -> _Creator:
+def noting(create: Callable[[ConnectionPoolEntry], Any]) -> Any:
     """Have a pool's creator note the connections that it makes, for `open_record`."""
 
     def create_and_note(record: ConnectionPoolEntry) -> Any:
@@ -123,3 +123,11 @@ async def open_record(pool: Pool, backend: Backend, timeout: float) -> Connectio
 def _is_of_client_side(error: BaseException) -> bool:
     """Whether the driver failed by itself: once logged in, that is "connection is closed"."""
     return code_of(error) is None and any(is_of_driver(each) for each in wrapped(error))
+
+
+def holder_of(connection: Connection) -> Holder | None:
+    """Return who has a connection of our pool out; None for other pools, and when it is lost."""
+    if connection.closed or connection.invalidated:
+        return None
+    pooled: Pooled | None = (connection.connection.record_info or {}).get(_KEY)
+    return pooled.holder if pooled is not None else None

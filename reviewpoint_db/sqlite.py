@@ -24,11 +24,17 @@ __all__ = ["MemoryDatabase", "SQLite"]
 #: How long a transaction waits for the one that writes, in seconds; then SQLITE_BUSY, answered 503.
 BUSY_TIMEOUT: Final = 10.0
 
+#: Seconds between two interrupts of a connection that is about to be closed.
+_INTERRUPT_AGAIN: Final = 0.02
+
 
 class SQLite:
     """The `Backend` for aiosqlite connections."""
 
     needs_ping = False
+
+    def __init__(self) -> None:
+        self._rollbacks: set[asyncio.Task[None]] = set()
 
     def is_closed(self, driver: Any) -> bool:
         """Whether the connection was closed."""
@@ -45,6 +51,10 @@ class SQLite:
         except (ValueError, sqlite3.ProgrammingError):  # closed
             return False
 
+    def pid(self, driver: Any) -> int | None:  # noqa: ARG002 - there is no server
+        """None."""
+        return None
+
     async def ping(self, driver: Any, timeout: float) -> None:
         """Read the file's header, which tells that the file is there and a database."""
         async with asyncio.timeout(timeout), driver.execute("PRAGMA schema_version") as cursor:
@@ -60,14 +70,29 @@ class SQLite:
         self.interrupt(driver)
 
     def interrupt(self, driver: Any) -> None:
-        """Abort the statement that a cancelled task left running in the connection's thread."""
+        """Abort what a cancelled task left running in the connection's thread, and roll back."""
+        self._interrupt_until_closed(driver)
+        with contextlib.suppress(RuntimeError):  # no loop runs
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(_roll_back(driver))
+            self._rollbacks.add(task)
+            task.add_done_callback(self._rollbacks.discard)
+
+    def _interrupt_until_closed(self, driver: Any) -> None:
+        """Interrupt again and again, since SQLite forgets an interrupt for which nothing runs yet."""
         # aiosqlite's coroutine waits for nothing; this must work outside of a coroutine.
         with contextlib.suppress(StopIteration, ValueError, sqlite3.ProgrammingError):
             driver.interrupt().send(None)
+        if not self.is_closed(driver):
+            with contextlib.suppress(RuntimeError):  # no loop runs
+                loop = asyncio.get_running_loop()
+                loop.call_later(_INTERRUPT_AGAIN, self._interrupt_until_closed, driver)
 
     def abandon(self, driver: Any) -> None:
         """End the thread; it needs no event loop."""
-        driver.stop()
+        # aiosqlite before 0.22 has no public way.
+        stop = getattr(driver, "stop", None) or driver._stop_running  # noqa: SLF001
+        stop()
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
@@ -86,6 +111,13 @@ class SQLite:
         def begin(connection: Connection) -> None:
             if not connection.get_execution_options().get(READ_ONLY):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _roll_back(driver: Any) -> None:
+    # A close keeps the transaction, and with it the write lock, for as long as a cursor lives: in
+    # the traceback of the cancelled task, say. https://sqlite.org/c3ref/close.html
+    with contextlib.suppress(Exception):
+        await driver.rollback()
 
 
 class MemoryDatabase:

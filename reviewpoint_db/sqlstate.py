@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import exc
 
-from reviewpoint_db.driver_errors import code_of, wrapped
+from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, wrapped
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
 
 __all__ = [
@@ -98,8 +98,14 @@ def is_disconnect(error: BaseException) -> bool:
         # TimeoutError, the driver's for a silent server, is an OSError too.
         isinstance(current, OSError)
         or (isinstance(current, exc.DBAPIError) and current.connection_invalidated)
+        or _is_out_of_step(current)
         for current in wrapped(error)
     )
+
+
+def _is_out_of_step(error: BaseException) -> bool:
+    # asyncpg's, when the server's farewell has been read and the end of the connection has not.
+    return is_of_asyncpg(error) and type(error).__name__ == "InternalClientError"
 
 
 def is_transient_connect(error: BaseException) -> bool:

@@ -203,7 +203,7 @@ async def test_one_whose_connection_was_dead_keeps_the_place(
     async with engine_with_pool(postgres_url, size=1, max_overflow=0) as engine:
         async with engine.connect() as connection:
             pid = await backend_pid(connection)
-        await kill(postgres, pid)
+        await kill(engine, postgres, pid)
         served: list[int] = []
 
         async def use(number: int) -> None:
@@ -218,11 +218,13 @@ async def test_one_whose_connection_was_dead_keeps_the_place(
 # -- verified ----------------------------------------------------------------------------------
 
 
-async def kill(server: RemoteServer, *pids: int) -> None:
-    """Ends backends, and returns when they have ended."""
+async def kill(engine: AsyncEngine, server: RemoteServer, *pids: int) -> None:
+    """Ends backends of idle connections, and returns when the driver has seen their end."""
     for pid in pids:
         ended = await asyncio.to_thread(server.psql, f"SELECT pg_terminate_backend({pid}, 5000)")
         assert ended == "t"
+    drivers = [pooled.driver for pooled in pool_of(engine)._slots.idle]
+    await until(lambda: all(driver.is_closed() for driver in drivers))
 
 
 async def test_killed_connections_are_replaced_without_a_failure_or_a_ping(
@@ -232,7 +234,7 @@ async def test_killed_connections_are_replaced_without_a_failure_or_a_ping(
         held = await hold(engine, 5)
         pids = [await backend_pid(connection) for connection in held]
         await release(held)
-        await kill(postgres, *pids)
+        await kill(engine, postgres, *pids)
         assert [await ask(engine) for _ in range(20)] == [1] * 20
         assert await asyncio.gather(*(ask(engine) for _ in range(20))) == [1] * 20
         snapshot = activity_of(engine).snapshot()
@@ -248,7 +250,7 @@ async def test_idle_dead_connections_are_dropped_by_the_upkeep(
         held = await hold(engine, 2)
         pids = [await backend_pid(connection) for connection in held]
         await release(held)
-        await kill(postgres, *pids)
+        await kill(engine, postgres, *pids)
         await until(lambda: gauges(engine) == (0, 0, 0, 0, 0))
         assert pool_of(engine).invalidated() == 2
 

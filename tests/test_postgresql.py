@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import CIDR, INET, JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.postgresql import PostgreSQL
+from reviewpoint_db.sqlstate import is_disconnect
 from tests.support.pools import make_engine, pool_of, until
 from tests.support.relay import Relay
 
@@ -180,3 +181,10 @@ async def test_a_cut_connection_is_closed_and_in_no_transaction(postgres_url: st
         backend.terminate(driver)
         assert backend.is_closed(driver)
     await engine.dispose()
+
+
+def test_a_driver_out_of_step_with_its_server_has_lost_it() -> None:
+    """The moment between the server's farewell and the end of the connection, seen in a restart."""
+    error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2)")
+    assert is_disconnect(error)
+    assert not is_disconnect(asyncpg.InterfaceError("another operation is in progress"))

@@ -1,0 +1,167 @@
+"""Counters, timers and holders: true, cheap to write, and safe to read."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from reviewpoint_db.activity import BUCKETS, Activity, Event, Histogram, Holder
+from reviewpoint_db.context import current_origin, current_units
+from reviewpoint_db.transaction import UnitOfWork
+from tests.support.logs import logged
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_a_percentile_is_right_within_a_factor_of_two() -> None:
+    histogram = Histogram()
+    assert histogram.snapshot().percentile(0.99) is None
+    for milliseconds in range(1, 101):
+        histogram.record(milliseconds / 1000)
+    snapshot = histogram.snapshot()
+    for fraction in (0.01, 0.5, 0.9, 0.99, 1.0):
+        found = snapshot.percentile(fraction)
+        assert found is not None
+        assert fraction / 10 <= found <= 2 * fraction / 10
+    assert (snapshot.count, snapshot.maximum) == (100, 0.1)
+    assert snapshot.total == pytest.approx(5.05)
+
+
+def test_a_duration_beyond_all_buckets_counts_too() -> None:
+    histogram = Histogram()
+    histogram.record(BUCKETS[-1] * 10)
+    assert histogram.snapshot().percentile(0.5) == BUCKETS[-1] * 10
+    histogram.record(0)
+    assert histogram.snapshot().percentile(0.5) == BUCKETS[0]
+
+
+async def test_everything_is_counted_and_a_snapshot_stays_as_it_was() -> None:
+    activity = Activity("papers")
+    before = activity.snapshot()
+    activity.engine_created()
+    activity.session_created()
+    activity.connection_opened(0.1)
+    activity.connection_failed("refused")
+    activity.connection_closed("idle")
+    activity.connection_closed("idle")
+    activity.connection_closed("lost")
+    activity.pinged()
+    holder = Holder(time.monotonic())
+    activity.acquired(holder, 0.2, queued=True)
+    activity.acquired(Holder(time.monotonic()), 0.0, queued=False)
+    activity.released(holder, holder.since + 3)
+    activity.acquire_canceled()
+    activity.acquire_timed_out()
+    after = activity.snapshot()
+    assert (before.acquired, before.closed, before.holders) == (0, {}, ())
+    assert (after.engines_created, after.sessions_created, after.connection_failures) == (1, 1, 1)
+    assert (after.acquired, after.waited, after.canceled, after.timed_out) == (2, 1, 1, 1)
+    assert (after.opened, after.pings, after.closed) == (1, 1, {"idle": 2, "lost": 1})
+    assert (after.wait.maximum, after.use.maximum, after.creation.maximum) == (0.2, 3, 0.1)
+    assert len(after.holders) == 1
+    assert activity.last_failure == "refused"
+    with pytest.raises(AttributeError):
+        after.acquired = 3  # type: ignore[misc]
+    assert msgspec.json.decode(msgspec.json.encode(after))["acquired"] == 2
+
+
+def test_threads_lose_no_count() -> None:
+    activity = Activity("papers")
+
+    def work() -> None:
+        for _ in range(2000):
+            holder = Holder(0.0)
+            activity.acquired(holder, 0.001, queued=True)
+            activity.released(holder, 1.0)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    snapshot = activity.snapshot()
+    assert (snapshot.acquired, snapshot.waited, snapshot.use.count) == (16000, 16000, 16000)
+    assert snapshot.holders == ()
+
+
+async def test_a_holder_is_named_by_its_session_or_its_task() -> None:
+    activity = Activity("papers")
+    token = current_origin.set("nightly import")
+    activity.acquired(Holder(time.monotonic() - 2), 0, queued=False)
+    current_origin.reset(token)
+    activity.acquired(Holder(time.monotonic() - 1), 0, queued=False)
+    first, second = activity.holders()  # the longest first
+    assert str(first).startswith("nightly import (for 2.")
+    task = asyncio.current_task()
+    assert task is not None
+    assert str(second).startswith(f"{task.get_name()} (for 1.")
+    assert not first.abandoned
+    assert Holder(0).task is task
+
+
+async def test_a_holder_is_named_by_its_request_when_somebody_asks() -> None:
+    """The names are made when they are read: every checkout would pay for them else."""
+    asked: list[str] = []
+
+    def name() -> str:
+        asked.append("origin")
+        return "GET /papers list_papers"
+
+    database: Any = type("Database", (), {"open_session": None})()
+    unit: UnitOfWork | None = UnitOfWork(database, origin=lambda _scope: name())
+    assert unit is not None
+    token = current_units.set({"default": unit})
+    holder = Holder(time.monotonic())
+    current_units.reset(token)
+    assert asked == []
+    assert holder.origin == "GET /papers list_papers"
+    # It keeps nothing alive: a leaked request must remain for the garbage collector to find.
+    unit = None
+    gc.collect()
+    assert holder.origin is None
+
+
+async def test_a_holder_whose_task_has_ended_is_a_leak() -> None:
+    async def take() -> Holder:
+        return Holder(time.monotonic())
+
+    task = asyncio.create_task(take(), name="forgetful")
+    holder = await task
+    assert holder.abandoned
+    assert str(holder.snapshot(holder.since)) == "forgetful (for 0.0 s, its task has ended: a leak)"
+    del task
+    await asyncio.sleep(0)  # the loop's last reference
+    gc.collect()
+    assert (holder.task, holder.task_name, holder.abandoned) == (None, "a task that is gone", True)
+
+
+async def test_a_holder_outside_of_tasks_is_never_called_a_leak() -> None:
+    made: list[Holder] = []
+    asyncio.get_running_loop().call_soon(lambda: made.append(Holder(time.monotonic())))
+    await asyncio.sleep(0)
+    (holder,) = made
+    assert (holder.task, holder.task_name, holder.abandoned) == (None, "no task", False)
+
+
+def test_listeners_hear_events_until_they_unsubscribe_and_stop_nothing() -> None:
+    activity = Activity("papers")
+    heard: list[tuple[Event, dict[str, Any]]] = []
+
+    def fail(event: Event, data: dict[str, Any]) -> None:
+        raise ValueError("secret")
+
+    activity.subscribe(fail)
+    unsubscribe = activity.subscribe(lambda event, data: heard.append((event, data)))
+    with logged("ERROR") as lines:
+        activity.emit("db.started", at=1)
+    unsubscribe()
+    activity.emit("db.stopped")
+    assert heard == [("db.started", {"database": "papers", "at": 1})]
+    assert lines == ["ERROR|A listener of db.started failed: ValueError\n"]
