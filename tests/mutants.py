@@ -27,6 +27,7 @@ NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "site", "dist", "build"
 # The contract on one application; the protections of the core are the same for all.
 KIND = "litestar-autocommit-postgresql"
 MANUAL = "litestar-manual-postgresql"
+STARLETTE = "starlette-autocommit-postgresql"
 TIMEOUT = 300
 #: Each works in a copy of its own.
 WORKERS = 2
@@ -158,9 +159,9 @@ MUTANTS = [
         "the release is not shielded",
         "database.py",
         "            await asyncio.shield(rest)\n",
-        "            rest.cancel()\n",
+        "            await rest\n",
         "tests/test_transaction.py",
-        "end_that_is_cancelled",
+        "cancelled_twice",
     ),
     Mutant(
         "connections that SQLAlchemy lost sight of are left",
@@ -220,8 +221,8 @@ MUTANTS = [
     Mutant(
         "a refused connection is not tried again",
         "sqlstate.py",
-        "        if isinstance(current, OSError) or _is_without_primary(current):\n            return True\n",
-        "",
+        "(isinstance(current, OSError) and not _will_stay(current))",
+        "False",
         *contract("outages", "waited_out"),
     ),
     Mutant(
@@ -253,12 +254,73 @@ MUTANTS = [
         "    if False:\n        return ErrorAnswer",
         *contract("commit", "collision or skew"),
     ),
+    Mutant(
+        "waiting for a connection has no end",
+        "slots.py",
+        "        expiry = loop.call_at(deadline, waiter.expire)\n",
+        "        expiry = loop.call_at(deadline + 3600, waiter.expire)\n",
+        "tests/test_slots.py",
+        "deadline_ends_the_wait",
+    ),
+    Mutant(
+        "connections known to be dead are handed out",
+        "pool.py",
+        "            and not self._backend.is_closed(pooled.driver)\n",
+        "",
+        "tests/test_pool.py",
+        "killed_connections",
+    ),
+    Mutant(
+        "a lost connection makes the others no suspects",
+        "pool.py",
+        "            and pooled.idle_since > self._suspect_since\n",
+        "",
+        "tests/test_pool.py",
+        "after_one_was_lost",
+    ),
+    Mutant(
+        "a health check has no time limit",
+        "health.py",
+        "asyncio.wait(checks.values(), timeout=timeout)",
+        "asyncio.wait(checks.values(), timeout=60)",
+        "tests/test_health.py",
+        "that_hangs_is_left_behind",
+    ),
+    Mutant(
+        "a 503 of Litestar has no Retry-After",
+        "litestar/errors.py",
+        "    headers = {} if retry is None else ",
+        "    headers = {} if True else ",
+        *contract("rollback", "55P03"),
+    ),
+    Mutant(
+        "a 503 of Starlette has no Retry-After",
+        "starlette/errors.py",
+        "        if answer.retry_after is not None:\n",
+        "        if False:\n",
+        *contract("rollback", "55P03", STARLETTE),
+    ),
+    Mutant(
+        "in Litestar nobody answers once a response was begun",
+        "litestar/middleware.py",
+        "    ScopeState.from_scope(scope).response_started = False\n",
+        "    ScopeState.from_scope(scope)\n",
+        *contract("commit", "deferred_constraint"),
+    ),
+    Mutant(
+        "transactions of SQLite begin as readers",
+        "sqlite.py",
+        '"BEGIN IMMEDIATE"',
+        '"BEGIN"',
+        "tests/test_sqlite.py",
+        "",
+    ),
     # -- no secret outside ------------------------------------------------------------------------
     Mutant(
         "errors keep their values",
         "engine.py",
-        "        scrub(error)\n",
-        "        pass\n",
+        "    if isinstance(error, Exception):\n        scrub(error)\n",
+        "    if False:\n        scrub(error)\n",
         *contract("rollback", "unique_violation or not_shown"),
     ),
     Mutant(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.after_commit import after_commit
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
@@ -133,6 +134,38 @@ async def test_an_end_that_is_cancelled_is_completed(relayed: tuple[Database, Re
         await ending
     assert held(database) == 0
     assert await stored(database) == []
+
+
+class _Slow(AsyncSession):
+    """An application's session class, whose close takes its time."""
+
+    gate: ClassVar[asyncio.Event]
+    closing: ClassVar[asyncio.Event]
+
+    async def close(self) -> None:
+        self.closing.set()
+        await self.gate.wait()
+        await super().close()
+
+
+async def test_an_end_that_is_cancelled_twice_is_completed_all_the_same(database_url: str) -> None:
+    _Slow.gate, _Slow.closing = asyncio.Event(), asyncio.Event()
+    config = DatabaseConfig(url=database_url, session_class=_Slow)
+    async with Database(config, metadata=metadata, create_all=True) as database:
+        session = database.open_session()
+        await write(session, "lost")
+        ending = asyncio.create_task(database.end(session))
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                await _Slow.closing.wait()
+                _Slow.closing.clear()
+                ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        assert held(database) == 1
+        _Slow.gate.set()
+        await asyncio.wait(database._closings, timeout=5)
+        assert held(database) == 0
 
 
 async def test_a_session_that_another_task_still_uses_is_ended_for_certain(
