@@ -33,9 +33,6 @@ class SQLite:
 
     needs_ping = False
 
-    def __init__(self) -> None:
-        self._rollbacks: set[asyncio.Task[None]] = set()
-
     def is_closed(self, driver: Any) -> bool:
         """Whether the connection was closed."""
         try:
@@ -73,16 +70,14 @@ class SQLite:
         """Abort what a cancelled task left running in the connection's thread, and roll back."""
         self._interrupt_until_closed(driver)
         with contextlib.suppress(RuntimeError):  # no loop runs
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(_roll_back(driver))
-            self._rollbacks.add(task)
-            task.add_done_callback(self._rollbacks.discard)
+            asyncio.get_running_loop()
+            # A close would keep the transaction, and with it the write lock, for as long as a
+            # cursor lives: in the cancelled task's traceback. https://sqlite.org/c3ref/close.html
+            _begin(driver.rollback())
 
     def _interrupt_until_closed(self, driver: Any) -> None:
         """Interrupt again and again, since SQLite forgets an interrupt for which nothing runs yet."""
-        # aiosqlite's coroutine waits for nothing; this must work outside of a coroutine.
-        with contextlib.suppress(StopIteration, ValueError, sqlite3.ProgrammingError):
-            driver.interrupt().send(None)
+        _begin(driver.interrupt())
         if not self.is_closed(driver):
             with contextlib.suppress(RuntimeError):  # no loop runs
                 loop = asyncio.get_running_loop()
@@ -113,11 +108,11 @@ class SQLite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-async def _roll_back(driver: Any) -> None:
-    # A close keeps the transaction, and with it the write lock, for as long as a cursor lives: in
-    # the traceback of the cancelled task, say. https://sqlite.org/c3ref/close.html
-    with contextlib.suppress(Exception):
-        await driver.rollback()
+def _begin(coroutine: Any) -> None:
+    """Put a call into the connection's thread, without a coroutine that waits for its end."""
+    with contextlib.suppress(StopIteration, ValueError, sqlite3.ProgrammingError):
+        coroutine.send(None).cancel()  # the future of its result, which nobody wants
+    coroutine.close()
 
 
 class MemoryDatabase:
