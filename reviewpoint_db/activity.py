@@ -1,4 +1,4 @@
-"""What a database does: counters, timers and who holds a connection.
+"""What a database does: counters, timers, who holds a connection, what was slow.
 
 One `Activity` belongs to one database. The pool and the sessions write into it,
 everything that shows something (metrics, health, error texts, the debug routes)
@@ -7,20 +7,23 @@ reads an immutable `ActivitySnapshot`. It survives the pool's `recreate()`.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-import weakref
-from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-import msgspec
 from loguru import logger
 
-from reviewpoint_db.context import Origin, current_origin, current_units
+from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
+from reviewpoint_db.holder import Holder, HolderSnapshot, Work
+from reviewpoint_db.slowest import Slowest
+from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind
+from reviewpoint_db.statements import shape_of
 
 __all__ = [
+    "BUCKETS",
     "Activity",
     "ActivitySnapshot",
     "CloseReason",
@@ -29,145 +32,39 @@ __all__ = [
     "HistogramSnapshot",
     "Holder",
     "HolderSnapshot",
+    "Measure",
+    "Sink",
+    "Warned",
+    "WarningKind",
+    "Work",
 ]
 
-CloseReason = Literal[
-    "idle", "lifetime", "lost", "ping_failed", "invalidated", "unclean", "disposed"
-]
 Event = Literal["db.started", "db.stopped", "db.pool_exhausted", "db.leak"]
 Listener = Callable[[Event, dict[str, Any]], None]
+Measure = Literal[
+    "wait",
+    "use",
+    "creation",
+    "statement",
+    "statement_failed",
+    "session",
+    "timed_out",
+    "canceled",
+    "queued",
+    "ping",
+    "closed",
+    "connect_failed",
+    "warning",
+    "waiting",
+]
+#: Called as `sink(measure, seconds, label)`; events without a duration bring 0.
+Sink = Callable[[Measure, float, str], None]
 
-#: Upper bounds in seconds; doubling from 50 µs, so that a percentile is right within a factor of two.
-BUCKETS: Final = tuple(0.00005 * 2**i for i in range(22))
-
-
-class HistogramSnapshot(msgspec.Struct, frozen=True):
-    """A histogram at one moment; all values are in seconds."""
-
-    count: int
-    total: float
-    maximum: float
-    buckets: tuple[int, ...]
-
-    def percentile(self, fraction: float) -> float | None:
-        """Return the upper bound of the bucket in which the percentile lies.
-
-        Args:
-            fraction: 0.99 for the 99th percentile.
-        """
-        if not self.count:
-            return None
-        rank = fraction * self.count
-        seen = 0
-        for bound, hits in zip(BUCKETS, self.buckets, strict=False):
-            seen += hits
-            if seen >= rank:
-                return min(float(bound), self.maximum)
-        return self.maximum
-
-
-class Histogram:
-    """Durations in doubling buckets: constant memory, one bisection to record."""
-
-    __slots__ = ("_buckets", "_maximum", "_total", "count")
-
-    def __init__(self) -> None:
-        self._buckets = [0] * (len(BUCKETS) + 1)
-        self.count = 0
-        self._total = 0.0
-        self._maximum = 0.0
-
-    def record(self, seconds: float) -> None:
-        """Add one duration."""
-        self._buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.count += 1
-        self._total += seconds
-        if seconds > self._maximum:  # noqa: PLR1730 - max() costs thrice as much, at every checkout
-            self._maximum = seconds
-
-    def snapshot(self) -> HistogramSnapshot:
-        """Return what was recorded until now."""
-        return HistogramSnapshot(self.count, self._total, self._maximum, tuple(self._buckets))
-
-
-class Holder:
-    """Who has a connection out of the pool, and since when (monotonic seconds).
-
-    It is made at every checkout, so it notes no more than where to look when somebody asks.
-    """
-
-    __slots__ = ("_origin", "_task", "_unit", "since")
-
-    def __init__(self, since: float) -> None:
-        task = asyncio.current_task()
-        units = current_units.get()
-        self.since = since
-        # Weak: a strong reference would keep a leaked connection from the garbage collector.
-        self._task = weakref.ref(task) if task is not None else None
-        self._unit = weakref.ref(next(iter(units.values()))) if units else None
-        self._origin = None if units else current_origin.get()
-
-    @property
-    def origin(self) -> str | None:
-        """The request or the named session that it is for, if it is for one."""
-        unit = self._unit() if self._unit is not None else None
-        return str(Origin(unit.origin, unit.request_id)) if unit is not None else self._origin
-
-    @property
-    def task(self) -> asyncio.Task[Any] | None:
-        """The holding task, while it exists."""
-        return self._task() if self._task is not None else None
-
-    @property
-    def task_name(self) -> str:
-        """The name of the holding task, as far as it is known."""
-        if self._task is None:
-            return "no task"
-        task = self._task()
-        return task.get_name() if task is not None else "a task that is gone"
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether the task that took the connection has ended without returning it."""
-        task = self.task
-        return self._task is not None and (task is None or task.done())
-
-    def snapshot(self, now: float) -> HolderSnapshot:
-        """Return the holder as it is now."""
-        return HolderSnapshot(self.origin, self.task_name, now - self.since, self.abandoned)
-
-
-class HolderSnapshot(msgspec.Struct, frozen=True):
-    """Who holds a connection; `held` is in seconds."""
-
-    origin: str | None
-    task: str
-    held: float
-    abandoned: bool
-
-    def __str__(self) -> str:
-        """One phrase for error texts."""
-        leak = ", its task has ended: a leak" if self.abandoned else ""
-        return f"{self.origin or self.task} (for {self.held:.1f} s{leak})"
-
-
-class ActivitySnapshot(msgspec.Struct, frozen=True):
-    """All counters, timers and holders at one moment."""
-
-    engines_created: int
-    sessions_created: int
-    connection_failures: int
-    acquired: int
-    waited: int
-    canceled: int
-    timed_out: int
-    opened: int
-    pings: int
-    closed: dict[str, int]
-    wait: HistogramSnapshot
-    use: HistogramSnapshot
-    creation: HistogramSnapshot
-    holders: tuple[HolderSnapshot, ...]
+#: Warnings that are remembered, for the page.
+_WARNINGS: Final = 50
+#: Handlers whose sessions are counted apart; all others are counted as this one.
+_HANDLERS: Final = 200
+_OTHERS: Final = "(others)"
 
 
 class Activity:
@@ -187,7 +84,10 @@ class Activity:
         self.sessions_created = 0
         self.connection_failures = 0
         self.last_failure: str | None = None
+        #: The last time that the event loop was late: when that ended (monotonic), and by how much.
+        self.loop_late: tuple[float, float] | None = None
         self._waited = 0
+        self._waited_total = 0.0
         self._canceled = 0
         self._timed_out = 0
         self._opened = 0
@@ -196,41 +96,52 @@ class Activity:
         self._wait = Histogram()
         self._use = Histogram()
         self._creation = Histogram()
+        self._statements = Histogram()
+        self._statement_errors: dict[str, int] = {}
+        self._sessions: dict[str, Histogram] = {}
+        self._slow_sessions = Slowest()
+        self._slow_statements = Slowest(shape_of)
         self._holders: set[Holder] = set()
+        self._waiters: set[Holder] = set()
+        self._warnings: dict[str, int] = {}
+        self._recent_warnings: deque[Warned] = deque(maxlen=_WARNINGS)
         self._listeners: list[Listener] = []
-        self._lock = threading.Lock()
+        self._sinks: tuple[Sink, ...] = ()
+        # Reentrant: the garbage collector may return a connection while this thread has it.
+        self._lock = threading.RLock()
+
+    # -- connections --------------------------------------------------------------------------
 
     def engine_created(self) -> None:
         """Count an engine."""
         with self._lock:
             self.engines_created += 1
 
-    def session_created(self) -> None:
-        """Count a session."""
-        with self._lock:
-            self.sessions_created += 1
-
     def connection_opened(self, seconds: float) -> None:
         """Count a new connection and the time it took."""
         with self._lock:
             self._opened += 1
             self._creation.record(seconds)
+        self._tell("creation", seconds)
 
     def connection_failed(self, error: str) -> None:
         """Count a failed connect; `error` is its safe text."""
         with self._lock:
             self.connection_failures += 1
             self.last_failure = error
+        self._tell("connect_failed")
 
     def connection_closed(self, reason: CloseReason) -> None:
         """Count a closed connection by its reason."""
         with self._lock:
             self._closed[reason] = self._closed.get(reason, 0) + 1
+        self._tell("closed", 0.0, reason)
 
     def pinged(self) -> None:
         """Count a ping at checkout."""
         with self._lock:
             self._pings += 1
+        self._tell("ping")
 
     def acquired(self, holder: Holder, waited: float, *, queued: bool) -> None:
         """Record that a connection left the pool.
@@ -240,54 +151,114 @@ class Activity:
             waited: Seconds from the request to the verified connection.
             queued: Whether none was idle: it had to wait for a return or a new connection.
         """
+        holder.waited = waited
         with self._lock:
-            self._waited += queued
             self._wait.record(waited)
+            holder.number = self._wait.count
             self._holders.add(holder)
+            if queued:
+                self._waited += 1
+                self._waited_total += waited
+        if self._sinks:
+            if queued:
+                self._tell("queued", waited)
+            self._tell("wait", waited)
 
     def released(self, holder: Holder, now: float) -> None:
         """Record that a connection is back, at `now` (monotonic seconds)."""
+        used = now - holder.since
         with self._lock:
             self._holders.discard(holder)
-            self._use.record(now - holder.since)
+            self._use.record(used)
+        if holder.told is not None and "leak" in holder.told:
+            logger.info("{} returned its connection after {:.1f} s", holder.name, used)
+        if self._sinks:
+            self._tell("use", used)
+
+    def waiting(self, waiter: Holder) -> None:
+        """Record that somebody waits for a connection."""
+        with self._lock:
+            self._waiters.add(waiter)
+        self._tell("waiting")
+
+    def waits_no_more(self, waiter: Holder) -> None:
+        """Record that somebody got a connection, or gave up."""
+        with self._lock:
+            self._waiters.discard(waiter)
+        self._tell("waiting")
 
     def acquire_canceled(self) -> None:
         """Count a waiter that was cancelled."""
         with self._lock:
             self._canceled += 1
+        self._tell("canceled")
 
     def acquire_timed_out(self) -> None:
         """Count a waiter whose deadline passed."""
         with self._lock:
             self._timed_out += 1
+        self._tell("timed_out")
 
-    def holders(self) -> tuple[HolderSnapshot, ...]:
-        """Return who holds connections now, the longest first."""
+    # -- sessions and statements --------------------------------------------------------------
+
+    def session_created(self) -> None:
+        """Count a session."""
         with self._lock:
-            holders = sorted(self._holders, key=lambda holder: holder.since)
+            self.sessions_created += 1
+
+    def session_ended(self, work: Work) -> None:
+        """Record what a session did from its first statement to its end."""
         now = time.monotonic()
-        return tuple(holder.snapshot(now) for holder in holders)
-
-    def snapshot(self) -> ActivitySnapshot:
-        """Return everything as it is now."""
-        holders = self.holders()
+        seconds = now - work.opened
+        holder = work.holder
+        handler = (holder.handler if holder is not None else None) or "unknown"
         with self._lock:
-            return ActivitySnapshot(
-                engines_created=self.engines_created,
-                sessions_created=self.sessions_created,
-                connection_failures=self.connection_failures,
-                acquired=self._wait.count,
-                waited=self._waited,
-                canceled=self._canceled,
-                timed_out=self._timed_out,
-                opened=self._opened,
-                pings=self._pings,
-                closed=dict(self._closed),
-                wait=self._wait.snapshot(),
-                use=self._use.snapshot(),
-                creation=self._creation.snapshot(),
-                holders=holders,
+            histogram = self._sessions.get(handler)
+            if histogram is None:
+                known = len(self._sessions) < _HANDLERS
+                histogram = self._sessions.setdefault(handler if known else _OTHERS, Histogram())
+            histogram.record(seconds)
+            self._slow_sessions.record(
+                handler, seconds, now, lambda: holder.origin if holder is not None else None
             )
+        self._tell("session", seconds, handler)
+
+    def statement_done(self, holder: Holder, statement: str, seconds: float, now: float) -> None:
+        """Record a statement.
+
+        Args:
+            holder: Whose it was.
+            statement: Its text; it is shown as its shape only.
+            seconds: How long it took.
+            now: Monotonic seconds.
+        """
+        with self._lock:
+            self._statements.record(seconds)
+            self._slow_statements.record(statement, seconds, now, lambda: holder.origin)
+        if self._sinks:
+            self._tell("statement", seconds, statement)
+
+    def statement_failed(self, code: str, seconds: float) -> None:
+        """Count a statement that failed, by the database's code or the error's class."""
+        with self._lock:
+            self._statement_errors[code] = self._statement_errors.get(code, 0) + 1
+        self._tell("statement_failed", seconds, code)
+
+    # -- warnings and events ------------------------------------------------------------------
+
+    def warn(self, kind: WarningKind, message: str, *, origin: str | None = None) -> None:
+        """Log a warning and remember it.
+
+        Args:
+            kind: Of what; the figures are counted by it.
+            message: Names the handler, bears no values of statements, and says what to do.
+            origin: Who is to blame.
+        """
+        logger.warning("{}", message)
+        with self._lock:
+            self._warnings[kind] = self._warnings.get(kind, 0) + 1
+            self._recent_warnings.appendleft(Warned(datetime.now(UTC), kind, message, origin))
+        self._tell("warning", 0.0, kind)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(event, data)` called on events; returns a function that ends it."""
@@ -301,3 +272,83 @@ class Activity:
                 listener(event, {"database": self.name, **data})
             except Exception as error:  # noqa: BLE001 - a listener is foreign code
                 logger.error("A listener of {} failed: {}", event, type(error).__name__)
+
+    def feed(self, sink: Sink) -> Callable[[], None]:
+        """Have `sink` called for each single measurement; returns a function that ends it."""
+        with self._lock:
+            self._sinks = (*self._sinks, sink)
+
+        def end() -> None:
+            with self._lock:
+                self._sinks = tuple(other for other in self._sinks if other is not sink)
+
+        return end
+
+    def _tell(self, measure: Measure, value: float = 0.0, label: str = "") -> None:
+        for sink in self._sinks:
+            sink(measure, value, label)
+
+    # -- what others read ---------------------------------------------------------------------
+
+    def held(self) -> list[Holder]:
+        """Return the live objects of those who hold connections, the longest first."""
+        with self._lock:
+            return sorted(self._holders, key=lambda holder: holder.since)
+
+    def holders(self, *, stacks: bool = False) -> tuple[HolderSnapshot, ...]:
+        """Return who holds connections now, the longest first.
+
+        Args:
+            stacks: Also read where their tasks stand at present.
+        """
+        held = self.held()
+        now = time.monotonic()
+        return tuple(holder.snapshot(now, stack=stacks) for holder in held)
+
+    def waiters(self, *, stacks: bool = False) -> tuple[HolderSnapshot, ...]:
+        """Return who waits for a connection, the longest first; as `holders()`."""
+        with self._lock:
+            waiters = sorted(self._waiters, key=lambda waiter: waiter.since)
+        now = time.monotonic()
+        return tuple(waiter.snapshot(now, stack=stacks) for waiter in waiters)
+
+    @property
+    def closed(self) -> dict[str, int]:
+        """How many connections were closed, by reason."""
+        with self._lock:
+            return dict(self._closed)
+
+    def snapshot(self, *, stacks: bool = False) -> ActivitySnapshot:
+        """Return everything as it is now.
+
+        Args:
+            stacks: Also read where the tasks of holders and waiters stand at present.
+        """
+        holders, waiters = self.holders(stacks=stacks), self.waiters(stacks=stacks)
+        now = time.monotonic()
+        with self._lock:
+            return ActivitySnapshot(
+                engines_created=self.engines_created,
+                sessions_created=self.sessions_created,
+                connection_failures=self.connection_failures,
+                acquired=self._wait.count,
+                waited=self._waited,
+                waited_total=self._waited_total,
+                canceled=self._canceled,
+                timed_out=self._timed_out,
+                opened=self._opened,
+                pings=self._pings,
+                closed=dict(self._closed),
+                wait=self._wait.snapshot(),
+                use=self._use.snapshot(),
+                creation=self._creation.snapshot(),
+                statements=self._statements.snapshot(),
+                statement_errors=dict(self._statement_errors),
+                sessions={name: one.snapshot() for name, one in self._sessions.items()},
+                holders=holders,
+                waiters=waiters,
+                slowest_sessions=self._slow_sessions.snapshot(now),
+                slowest_statements=self._slow_statements.snapshot(now),
+                warnings=dict(self._warnings),
+                recent_warnings=tuple(self._recent_warnings),
+            )

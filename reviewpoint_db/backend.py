@@ -27,6 +27,9 @@ class Backend(Protocol):
     def in_transaction(self, driver: Any) -> bool:
         """Whether a transaction is open on the connection. No I/O."""
 
+    def pid(self, driver: Any) -> int | None:
+        """The server's process behind the connection, where there is one. No I/O."""
+
     async def ping(self, driver: Any, timeout: float) -> None:
         """Make one round trip within `timeout` seconds, or raise."""
 

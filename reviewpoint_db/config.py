@@ -70,6 +70,8 @@ class DatabaseConfig(
         engine_options: Given to SQLAlchemy's `create_async_engine` as they are.
         expected_processes: Worker processes that share the server, to check the pools against its
             `max_connections`.
+        observe: Time statements and watch for what lasts too long. False is for measuring what
+            that costs.
 
     Raises:
         ConfigurationError: A setting is refused; the message names it and the fix.
@@ -98,6 +100,7 @@ class DatabaseConfig(
     session_class: type[AsyncSession] | None = None
     engine_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     expected_processes: int = 1
+    observe: bool = True
 
     def __post_init__(self) -> None:
         self._check_names()

@@ -259,12 +259,12 @@ class Database:
     async def end(self, session: AsyncSession) -> None:
         """Roll a session back and return its connection, also when the caller is cancelled."""
         state = state_of(session)
-        if not session.in_transaction() and all(held.closed for held in state.connections):
-            state.ended = True
-            if state.connections:  # else it was never used, and has nothing to let go of
-                session.sync_session.close()  # nothing to send, so nothing to wait for
-            return
         try:
+            if not session.in_transaction() and all(held.closed for held in state.connections):
+                state.ended = True
+                if state.connections:  # else it was never used, and has nothing to let go of
+                    session.sync_session.close()  # nothing to send, so nothing to wait for
+                return
             await end_session(session, self._terminate)
         except asyncio.CancelledError:
             rest = asyncio.get_running_loop().create_task(end_session(session, self._terminate))
@@ -272,6 +272,10 @@ class Database:
             rest.add_done_callback(self._closings.discard)
             await asyncio.shield(rest)
             raise
+        finally:
+            work, state.work = state.work, None
+            if work is not None:
+                self.activity.session_ended(work)
 
     def _terminate(self, connection: Connection) -> None:
         if not connection.invalidated and connection.connection.driver_connection is not None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from typing import Any, Final
 
 from loguru import logger
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, event
+from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
@@ -19,6 +18,7 @@ from reviewpoint_db.errors import (
     DatabaseUnavailableError,
     QueryTimeoutError,
 )
+from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.postgresql import PostgreSQL
 from reviewpoint_db.redaction import safe_error, scrub
@@ -27,8 +27,8 @@ from reviewpoint_db.sqlstate import is_disconnect
 
 __all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
 
-#: Where a connection's `info` remembers the transaction whose COMMIT was sent.
-_COMMITTING: Final = "reviewpoint_db_committing"
+#: The mark of an error that COMMIT raised.
+_IN_COMMIT: Final = "reviewpoint_db_in_commit"
 #: Marks an engine whose errors are ours already.
 _ADOPTED: Final = "_reviewpoint_db_adopted"
 
@@ -66,6 +66,8 @@ def create_engine(
         options = {**_pool_options(config, backend, activity), **options}
     engine = create_async_engine(url or config.sqlalchemy_url, **options)
     _attach(engine.sync_engine, backend, config)
+    if config.observe:
+        observe(engine.sync_engine, activity, config)
     backend.prepare_engine(engine)
     activity.engine_created()
     logger.info("Engine created successfully in {:.3f}s", time.perf_counter() - started)
@@ -106,17 +108,7 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
 
 def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
     """Listen for errors, and remember for them what the connection was doing."""
-
-    @event.listens_for(engine, "commit")
-    def commit(connection: Connection) -> None:
-        transaction = connection.get_transaction()
-        # On a connection that is already known to be lost, COMMIT is never sent.
-        if (
-            transaction is not None
-            and not connection.invalidated
-            and not backend.is_closed(connection.connection.driver_connection)
-        ):
-            connection.info[_COMMITTING] = weakref.ref(transaction)
+    _mark_failed_commits(engine.dialect, backend)
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> BaseException | None:
@@ -132,7 +124,7 @@ def _translate(
     driver = None
     in_commit = False
     if connection is not None and not connection.invalidated and not connection.closed:
-        in_commit = context.statement is None and _is_committing(connection)
+        in_commit = getattr(error, _IN_COMMIT, False)
         driver = connection.connection.driver_connection
     lost = _lost(error) or (driver is not None and backend.is_closed(driver))
     if isinstance(error, Exception):
@@ -155,10 +147,23 @@ def _translate(
     return _named(error, config, in_commit=in_commit and lost)
 
 
-def _is_committing(connection: Connection) -> bool:
-    """Whether COMMIT was sent for the transaction at hand, and not for an earlier one."""
-    committing = connection.info.get(_COMMITTING)
-    return committing is not None and committing() is connection.get_transaction()
+def _mark_failed_commits(dialect: Dialect, backend: Backend) -> None:
+    """Have the errors of COMMIT carry a mark, unless the connection was known to be lost before it.
+
+    The engine's "commit" event would tell too, but a single listener on connections makes each of
+    them, and each statement, a tenth more expensive.
+    """
+    commit = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        sent = not backend.is_closed(connection.driver_connection)
+        try:
+            commit(connection)
+        except BaseException as error:
+            setattr(error, _IN_COMMIT, sent)
+            raise
+
+    dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]  # of this engine alone
 
 
 def _lost(error: BaseException) -> bool:

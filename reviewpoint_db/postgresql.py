@@ -25,6 +25,11 @@ class PostgreSQL:
         """Whether the server's last word was that a transaction is open."""
         return bool(driver.is_in_transaction())
 
+    def pid(self, driver: Any) -> int | None:
+        """The backend's process id, which the server told at the login."""
+        pid: int = driver.get_server_pid()
+        return pid
+
     async def ping(self, driver: Any, timeout: float) -> None:
         """Run one simple query: a single round trip (`fetchrow` takes two)."""
         await driver.execute("SELECT 1", timeout=timeout)

@@ -23,6 +23,8 @@ from sqlalchemy.orm import SessionTransaction
 
 from reviewpoint_db.backend import READ_ONLY
 from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
+from reviewpoint_db.holder import Work
+from reviewpoint_db.pooled import holder_of
 
 __all__ = [
     "AFTER_COMMIT",
@@ -46,7 +48,7 @@ SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_res
 class SessionState:
     """What we keep about a session, in its `info`."""
 
-    __slots__ = ("connections", "ended", "reading", "streaming", "uncommitted")
+    __slots__ = ("connections", "ended", "reading", "streaming", "uncommitted", "work")
 
     def __init__(self) -> None:
         #: The connections that the session's transactions took and that may still be out.
@@ -56,6 +58,8 @@ class SessionState:
         self.uncommitted = False
         self.reading = 0
         self.streaming = False
+        #: What it did so far; None while it has taken no connection.
+        self.work: Work | None = None
 
 
 def state_of(session: SyncSession | AsyncSession) -> SessionState:
@@ -261,6 +265,11 @@ def _remember_connection(
     # Only what is still out counts: a long-lived session has any number of transactions.
     state.connections = [held for held in state.connections if not held.closed]
     state.connections.append(connection)
+    holder = holder_of(connection)
+    if holder is not None:
+        if state.work is None:
+            state.work = Work()
+        state.work.begin(holder)
 
 
 def _remember_flush(session: SyncSession, _context: object) -> None:

@@ -126,6 +126,8 @@ def _convert(variable: str, name: str, value: str, default: object) -> object:
     if name == "engine_options":
         return _read_options(variable, value)
     kind = type(default)
+    if isinstance(default, bool):
+        return _read_switch(variable, value)
     if not isinstance(default, int | float):
         return value
     number = _read_number(value, whole=isinstance(default, int))
@@ -140,6 +142,14 @@ def _read_number(value: str, *, whole: bool) -> float | None:
         return int(value) if whole else float(value)
     except ValueError:
         return None
+
+
+def _read_switch(variable: str, value: str) -> bool:
+    switches = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+    switch = switches.get(value.lower())
+    if switch is None:
+        raise refuse(variable, repr(value), "not a switch", "give true or false")
+    return switch
 
 
 def _read_options(variable: str, value: str) -> object:

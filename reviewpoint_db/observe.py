@@ -1,0 +1,163 @@
+"""Observation of statements: what each connection runs, since when, and what that tells of a session.
+
+Two listeners around every statement note its begin and its end with the holder of its connection.
+They write a few attributes and add to bounded figures; nothing is formatted unless somebody looks,
+or a statement is worth a warning.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+
+from reviewpoint_db.pooled import holder_of
+from reviewpoint_db.sqlstate import code_of
+from reviewpoint_db.statements import BEGIN, shape_of
+
+if TYPE_CHECKING:
+    from reviewpoint_db.activity import Activity, Holder
+    from reviewpoint_db.config import DatabaseConfig
+
+__all__ = ["MANY", "observe"]
+
+#: Executions of one statement in one session that are called N+1, in dev.
+MANY: Final = 10
+#: Statements of one session that are counted apart.
+_SHAPES: Final = 500
+#: Seconds for which a slow statement of one handler is not named again.
+_EPISODE: Final = 60.0
+#: Slow statements whose last warning is remembered.
+_REMEMBERED: Final = 500
+
+
+def observe(engine: Engine, activity: Activity, config: DatabaseConfig) -> None:
+    """Have an engine's statements recorded.
+
+    Args:
+        engine: One with our pool; connections of other pools have no holder to note anything with.
+        activity: Where they are recorded.
+        config: Says what is slow, and whether N+1 is looked for.
+    """
+    observer = _Observer(activity, config)
+    event.listen(engine, "before_cursor_execute", observer.before)
+    event.listen(engine, "after_cursor_execute", observer.after)
+    event.listen(engine, "handle_error", observer.failed)
+    event.listen(engine, "commit", observer.commit)
+    event.listen(engine, "rollback", observer.rollback)
+
+
+class _Observer:
+    """The listeners of one engine."""
+
+    def __init__(self, activity: Activity, config: DatabaseConfig) -> None:
+        self._activity = activity
+        self._slow = config.slow_statement
+        self._counts = config.effective_environment == "dev"
+        self._told: dict[tuple[str, str], float] = {}
+
+    def before(
+        self,
+        connection: Connection,
+        _cursor: object,
+        statement: str,
+        _parameters: object,
+        context: Any,
+        _many: bool,
+    ) -> None:
+        """Note the begin."""
+        holder = holder_of(connection)
+        if holder is not None:
+            # Before lists of values are written out: one text for all their lengths.
+            compiled = context.compiled if context is not None else None
+            holder.statement = statement if compiled is None else compiled.string
+            holder.running = True
+            holder.changed = time.monotonic()
+
+    def after(
+        self,
+        connection: Connection,
+        _cursor: object,
+        _statement: str,
+        _parameters: object,
+        _context: object,
+        _many: bool,
+    ) -> None:
+        """Note the end, and warn of what is worth it."""
+        holder = holder_of(connection)
+        if holder is None or holder.statement is None:
+            return
+        now = time.monotonic()
+        seconds = now - holder.changed
+        statement = holder.statement
+        holder.running = False
+        holder.changed = now
+        self._activity.statement_done(holder, statement, seconds, now)
+        if statement != BEGIN:
+            holder.statements += 1
+            if holder.work is not None:
+                self._count(holder, statement, seconds)
+        if seconds >= self._slow:
+            self._warn_of_slow(holder, statement, seconds, now)
+
+    def failed(self, context: ExceptionContext) -> None:
+        """Note a failure."""
+        connection = context.connection
+        holder = holder_of(connection) if connection is not None else None
+        if holder is None or not holder.running:
+            return
+        now = time.monotonic()
+        code = code_of(context.original_exception) or type(context.original_exception).__name__
+        self._activity.statement_failed(code, now - holder.changed)
+        holder.running = False
+        holder.changed = now
+
+    def commit(self, connection: Connection) -> None:
+        """Note that COMMIT is about to be sent."""
+        self._end(connection, "COMMIT")
+
+    def rollback(self, connection: Connection) -> None:
+        """Note that ROLLBACK is about to be sent."""
+        self._end(connection, "ROLLBACK")
+
+    def _end(self, connection: Connection, statement: str) -> None:
+        holder = holder_of(connection)
+        if holder is not None:
+            holder.statement = statement
+            holder.running = True
+            holder.changed = time.monotonic()
+
+    def _count(self, holder: Holder, statement: str, seconds: float) -> None:
+        work = holder.work
+        assert work is not None
+        work.statements += 1
+        work.seconds += seconds
+        if not self._counts:
+            return
+        if work.shapes is None:
+            work.shapes = {}
+        times = work.shapes.get(statement, 0) + 1
+        if times > 1 or len(work.shapes) < _SHAPES:
+            work.shapes[statement] = times
+        if times == MANY:
+            self._activity.warn(
+                "n_plus_one",
+                f"{holder.name} executed one statement {MANY} times in one session: "
+                f"{shape_of(statement)}. Load the rows at once (selectinload, or `where id in`).",
+                origin=holder.origin,
+            )
+
+    def _warn_of_slow(self, holder: Holder, statement: str, seconds: float, now: float) -> None:
+        shape, name = shape_of(statement), holder.handler or holder.task_name
+        if now - self._told.get((name, shape), float("-inf")) < _EPISODE:
+            return
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[name, shape] = now
+        self._activity.warn(
+            "slow_statement",
+            f"{holder.name} executed a statement for {seconds:.2f} s (slow_statement is "
+            f"{self._slow:g} s): {shape}",
+            origin=holder.origin,
+        )

@@ -1,0 +1,96 @@
+"""What an `Activity` tells of one moment: immutable, and safe to show."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from reviewpoint_db.histogram import HistogramSnapshot
+from reviewpoint_db.holder import HolderSnapshot
+from reviewpoint_db.slowest import SlowSnapshot
+
+__all__ = ["ActivitySnapshot", "CloseReason", "Warned", "WarningKind"]
+
+CloseReason = Literal[
+    "idle", "lifetime", "lost", "ping_failed", "invalidated", "unclean", "disposed"
+]
+WarningKind = Literal[
+    "leak",
+    "idle_in_transaction",
+    "slow_statement",
+    "n_plus_one",
+    "uncommitted_changes",
+    "event_loop_late",
+]
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """A warning that was logged.
+
+    Args:
+        at: When.
+        kind: Of what.
+        message: The log's text.
+        origin: Who was to blame, as far as it is known.
+    """
+
+    at: datetime
+    kind: WarningKind
+    message: str
+    origin: str | None
+
+
+class ActivitySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All counters, timers and holders at one moment; times are in seconds.
+
+    Args:
+        engines_created: Engines, one an event loop.
+        sessions_created: Sessions that were opened.
+        connection_failures: Connects that failed.
+        acquired: Checkouts.
+        waited: Checkouts that found no idle connection.
+        waited_total: How long those waited altogether.
+        canceled: Checkouts that were cancelled while they waited.
+        timed_out: Checkouts whose deadline passed.
+        opened: Connections that were opened.
+        pings: Checkouts that verified their connection by a round trip.
+        closed: Connections that were closed, by reason.
+        wait: From the request for a connection to the verified connection.
+        use: From checkout to return.
+        creation: Of opening a connection.
+        statements: Of executing a statement.
+        statement_errors: Statements that failed, by the database's error code.
+        sessions: From a session's first statement to its end, by handler.
+        holders: Who holds connections, the longest first.
+        waiters: Who waits for one, the longest first.
+        slowest_sessions: The slowest handlers of the last hour.
+        slowest_statements: The slowest statements of the last hour.
+        warnings: How many there were, by kind.
+        recent_warnings: The last of them, the latest first.
+    """
+
+    engines_created: int
+    sessions_created: int
+    connection_failures: int
+    acquired: int
+    waited: int
+    waited_total: float
+    canceled: int
+    timed_out: int
+    opened: int
+    pings: int
+    closed: dict[str, int]
+    wait: HistogramSnapshot
+    use: HistogramSnapshot
+    creation: HistogramSnapshot
+    statements: HistogramSnapshot
+    statement_errors: dict[str, int]
+    sessions: dict[str, HistogramSnapshot]
+    holders: tuple[HolderSnapshot, ...]
+    waiters: tuple[HolderSnapshot, ...]
+    slowest_sessions: tuple[SlowSnapshot, ...]
+    slowest_statements: tuple[SlowSnapshot, ...]
+    warnings: dict[str, int]
+    recent_warnings: tuple[Warned, ...]
