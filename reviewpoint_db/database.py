@@ -6,10 +6,10 @@ Who closes a connection: `Database.end` (a session's), `Database.stop` (all that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
 
 from loguru import logger
 from sqlalchemy import Connection, MetaData
@@ -60,6 +60,10 @@ class Database:
         ...         await session.execute(text("select 42"))
     """
 
+    #: Called with each database when it is made, and before it makes an engine: the testing kit
+    #: replaces the database's `config` here, so that applications in a test land on the test's.
+    prepare: ClassVar[Callable[[Database], None] | None] = None
+
     def __init__(
         self,
         config: DatabaseConfig | None = None,
@@ -68,13 +72,14 @@ class Database:
         create_all: bool = False,
     ) -> None:
         self.config = config if config is not None else DatabaseConfig.from_env()
+        if Database.prepare is not None:
+            Database.prepare(self)
         #: The application's tables, for migrations too.
         self.metadata = metadata
         self._tables = MissingTables(self.config, metadata) if create_all else None
         self.activity = Activity(self.config.name)
         self.started = False
         self.draining = False
-        self._backend = backend_of(self.config)
         self._memory: MemoryDatabase | None = None
         self._engines = EnginesByLoop(self._create_engine)
         self._started_loops = StartedLoops()
@@ -117,7 +122,13 @@ class Database:
         """What `engine` would return, if it is there already."""
         return self._engines.existing()
 
+    def take_engines(self) -> Iterator[tuple[asyncio.AbstractEventLoop | None, AsyncEngine]]:
+        """Give up all engines, each with its loop, for the caller to dispose of."""
+        return self._engines.take_all()
+
     def _create_engine(self) -> AsyncEngine:
+        if Database.prepare is not None:
+            Database.prepare(self)
         url = None
         if self.config.in_memory:
             if self._memory is None:
@@ -181,7 +192,7 @@ class Database:
             return
         was_started, self.started = self.started, False
         await self.drain()
-        for loop, engine in self._engines.take_all():
+        for loop, engine in self.take_engines():
             await dispose(engine, loop)
         if self._memory is not None:
             self._memory.remove()
@@ -279,7 +290,7 @@ class Database:
 
     def _terminate(self, connection: Connection) -> None:
         if not connection.invalidated and connection.connection.driver_connection is not None:
-            self._backend.terminate(connection.connection.driver_connection)
+            backend_of(self.config).terminate(connection.connection.driver_connection)
 
     def unit_of_work(self, *, commit: CommitMode = "manual") -> UnitOfWork:
         """Return the sessions of one request; whoever asks calls `release()` at its end.

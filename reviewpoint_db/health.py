@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from reviewpoint_db.backend import Backend
     from reviewpoint_db.config import DatabaseConfig
 
 __all__ = (
@@ -123,11 +124,14 @@ class HealthProbe:
 
     def __init__(self, database: _Database) -> None:
         self._database = database
-        self._backend = backend_of(database.config)
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[HealthReport]] = (
             WeakKeyDictionary()
         )
         self._late: set[asyncio.Task[CheckResult]] = set()
+
+    @property
+    def _backend(self) -> Backend:
+        return backend_of(self._database.config)
 
     async def check(self) -> HealthReport:
         """Check now, or join the check that is under way in this loop.

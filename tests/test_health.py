@@ -182,12 +182,12 @@ async def test_a_full_pool_at_a_silent_server_is_unreachable(postgres_url: str) 
 async def test_a_connection_beside_the_pool_that_fails_its_ping_is_cut(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(driver: object, timeout: float) -> None:
+    async def fail(self: object, driver: object, timeout: float) -> None:
         raise ConnectionResetError
 
     pool = PoolConfig(size=1, max_overflow=0)
     async with opened(postgres_url, pool=pool) as database, all_in_use(database):
-        monkeypatch.setattr(database._probe._backend, "ping", fail)
+        monkeypatch.setattr(type(database._probe._backend), "ping", fail)
         report = await check_health(database)
         assert report.cause == "unreachable"
         assert report.checks[0].detail is not None
