@@ -11,12 +11,13 @@ from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
-from reviewpoint_db.backend import Backend
+from reviewpoint_db.backend import READ_ONLY, Backend
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     DatabaseUnavailableError,
     QueryTimeoutError,
+    ReadOnlySessionError,
 )
 from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
@@ -109,6 +110,8 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
 def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
     """Listen for errors, and remember for them what the connection was doing."""
     _mark_failed_commits(engine.dialect, backend)
+    for verb in ("do_execute", "do_executemany"):
+        event.listen(engine, verb, _refuse_writes)
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> BaseException | None:
@@ -145,6 +148,16 @@ def _translate(
     if context.is_disconnect and isinstance(error, Exception) and isinstance(pool, ElasticPool):
         pool.suspect()
     return _named(error, config, in_commit=in_commit and lost)
+
+
+def _refuse_writes(_cursor: object, _statement: str, _parameters: object, context: Any) -> None:
+    """Refuse what changes something on the connection of a read session."""
+    if not context.execution_options.get(READ_ONLY):
+        return
+    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        raise ReadOnlySessionError(
+            "A read session was asked to write. Use db_session (or database.session()) for changes."
+        )
 
 
 def _mark_failed_commits(dialect: Dialect, backend: Backend) -> None:

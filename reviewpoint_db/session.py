@@ -298,7 +298,6 @@ def _derived(
     face = faces.get(name)
     if face is None:
         face = faces[name] = make(engine)
-        event.listen(face.sync_engine, "before_cursor_execute", _refuse_writes)
     return face
 
 
@@ -314,17 +313,3 @@ def _make_streaming_engine(engine: AsyncEngine) -> AsyncEngine:
     if engine.dialect.name == "postgresql":
         options["postgresql_readonly"] = True
     return engine.execution_options(**options)
-
-
-def _refuse_writes(
-    _connection: Connection,
-    _cursor: object,
-    _statement: str,
-    _parameters: object,
-    context: Any,
-    _executemany: bool,
-) -> None:
-    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
-        raise ReadOnlySessionError(
-            "A read session was asked to write. Use db_session (or database.session()) for changes."
-        )
