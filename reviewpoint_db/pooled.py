@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -17,7 +17,15 @@ from reviewpoint_db.activity import Holder
 from reviewpoint_db.backend import Backend
 from reviewpoint_db.driver_errors import code_of, is_of_driver, wrapped
 
-__all__ = ["CLOSE_TIMEOUT", "Pooled", "holder_of", "noting", "open_record", "retire_softly"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "Pooled",
+    "holder_at",
+    "holder_of",
+    "noting",
+    "open_record",
+    "retire_softly",
+]
 
 #: Seconds that a graceful close may take before the connection is cut.
 CLOSE_TIMEOUT: Final = 2.0
@@ -53,8 +61,8 @@ class Pooled:
         )
         self.adapted = self.record.dbapi_connection
         self.driver: Any = self.record.driver_connection
-        if self.record.record_info is not None:
-            self.record.record_info[_KEY] = self
+        assert self.record.record_info is not None
+        self.record.record_info[_KEY] = self
 
 
 def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object) -> None:
@@ -129,5 +137,10 @@ def holder_of(connection: Connection) -> Holder | None:
     """Return who has a connection of our pool out; None for other pools, and when it is lost."""
     if connection.closed or connection.invalidated:
         return None
-    pooled: Pooled | None = (connection.connection.record_info or {}).get(_KEY)
+    return holder_at(connection.connection.record_info)
+
+
+def holder_at(record_info: Mapping[str, Any] | None) -> Holder | None:
+    """Return who has the connection of our pool out whose record has this `record_info`."""
+    pooled: Pooled | None = record_info.get(_KEY) if record_info else None
     return pooled.holder if pooled is not None else None
