@@ -195,3 +195,20 @@ def test_a_stop_in_another_loop_closes_what_a_loop_left_open(postgres_url: str) 
     thread.join(10)
     loop.close()
     assert database.existing_engine is None
+
+
+def test_in_memory_all_loops_see_the_same_tables() -> None:
+    database = _database("sqlite:///:memory:")
+
+    async def first() -> None:
+        await database.start()
+        async with database.session() as session:
+            await write(session, "note")
+            await session.commit()
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        one.run(first())
+        other.run(database.start())
+        assert other.run(stored(database)) == ["note"]
+        other.run(database.stop())
+        one.run(database.stop())

@@ -19,6 +19,7 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
 )
 from reviewpoint_db.pool import ElasticPool
+from reviewpoint_db.sqlstate import code_of
 from tests.support.relay import Relay
 
 if TYPE_CHECKING:
@@ -188,4 +189,30 @@ async def test_it_hides_its_parameters_even_from_errors_of_sqlalchemy_itself(
         with pytest.raises(DBAPIError) as raised:
             await connection.execute(text("SELECT * FROM missing WHERE v = :v"), {"v": "secret"})
     assert "secret" not in str(raised.value)
+    await engine.dispose()
+
+
+async def test_a_connection_reset_in_a_statement_is_named(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        trigger = relay.at("SELECT 42", "hold")
+        query = asyncio.create_task(connection.execute(text("SELECT 42")))
+        async with asyncio.timeout(5):
+            while not trigger.fired:
+                await asyncio.sleep(0.005)
+        relay.drop(reset=True)
+        with pytest.raises(DatabaseUnavailableError, match="was lost"):
+            await query
+
+
+async def test_a_refused_login_keeps_its_code_and_tells_no_secret(postgres_url: str) -> None:
+    url = postgres_url.replace("postgres:", "nobody:", 1)
+    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"))
+    adopt_engine(engine, _config(postgres_url))
+    with pytest.raises(Exception, match="nobody") as raised:
+        await engine.connect()
+    assert code_of(raised.value) == "28P01"
     await engine.dispose()

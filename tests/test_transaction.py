@@ -168,6 +168,36 @@ async def test_an_end_that_is_cancelled_twice_is_completed_all_the_same(database
         assert held(database) == 0
 
 
+class _Lingering(_Slow):
+    """Returns its connection, and then takes its time."""
+
+    async def close(self) -> None:
+        await AsyncSession.close(self)
+        await super().close()
+
+
+async def test_a_stop_waits_for_the_end_of_sessions(sqlite_url: str) -> None:
+    _Slow.gate, _Slow.closing = asyncio.Event(), asyncio.Event()
+    config = DatabaseConfig(url=sqlite_url, session_class=_Lingering)
+    database = Database(config, metadata=metadata, create_all=True)
+    await database.start()
+    session = database.open_session()
+    await write(session, "lost")
+    ending = asyncio.create_task(database.end(session))
+    async with asyncio.timeout(5):
+        await _Slow.closing.wait()
+        ending.cancel()
+        stopping = asyncio.create_task(database.stop())
+        while not database._closings:
+            await asyncio.sleep(0)
+        assert not stopping.done()
+        _Slow.gate.set()
+        await stopping
+    assert not database._closings
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+
+
 async def test_a_session_that_another_task_still_uses_is_ended_for_certain(
     database: Database,
 ) -> None:
