@@ -328,6 +328,11 @@ class ElasticPool(AsyncAdaptedQueuePool):
         """Return the number of connections that are open, being opened or being closed."""
         return self._slots.total
 
+    @property
+    def limit(self) -> float:
+        """How many connections may be open; infinity where there is no limit."""
+        return self._slots.limit
+
     def waiting(self) -> int:
         """Return the number of tasks that wait for a connection."""
         return self._slots.waiting

@@ -91,8 +91,8 @@ class Slots(Generic[C]):
         return sum(not waiter.woken.done() for waiter in self._waiters)
 
     def take(self) -> C | None:
-        """Take the most recently used idle connection, unless there is none or others wait."""
-        if not self.idle or (self._waiters and self._first() is not None):
+        """Take the most recently used idle connection, if there is one: then nobody waits."""
+        if not self.idle:
             return None
         connection = self.idle.pop()
         if not self.idle:

@@ -12,6 +12,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from sqlalchemy import event, exc, text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, StaticPool
@@ -23,6 +24,7 @@ from reviewpoint_db.context import current_origin
 from reviewpoint_db.engine import create_engine, elastic_pool
 from reviewpoint_db.errors import DatabaseUnavailableError, PoolTimeoutError
 from reviewpoint_db.pool import ElasticPool
+from reviewpoint_db.pooled import open_record
 from tests.support.pools import backend_pid, engine_with_pool, make_engine, pool_of, until
 from tests.support.relay import Relay
 
@@ -521,6 +523,31 @@ async def test_an_error_of_the_operating_system_that_stays_is_named_at_once(
         assert pool_of(engine).outage() is None
 
 
+async def test_an_error_of_the_driver_is_one_of_sqlalchemy(postgres_url: str) -> None:
+    """SQLAlchemy 2.0 lets asyncpg's own errors at connect through."""
+    async with engine_with_pool(postgres_url) as engine:
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def refuse(*_: object) -> None:
+            raise asyncpg.InvalidPasswordError("password authentication failed")
+
+        with pytest.raises(exc.OperationalError, match="authentication failed"):
+            await ask(engine)
+
+
+async def test_a_connection_lost_while_it_is_set_up_is_opened_again(postgres_url: str) -> None:
+    async with engine_with_pool(postgres_url) as engine:
+        errors = [asyncpg.InterfaceError("connection is closed")]
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def lose(*_: object) -> None:
+            if errors:
+                raise errors.pop()
+
+        assert await ask(engine) == 1
+        assert activity_of(engine).snapshot().connection_failures == 1
+
+
 async def test_too_many_clients_is_waited_out(own_url: str, own_postgres: PostgresServer) -> None:
     own_postgres.psql("ALTER DATABASE own CONNECTION LIMIT 2")
     own_postgres.psql("CREATE ROLE papers LOGIN PASSWORD 'papers'")
@@ -709,6 +736,32 @@ async def test_a_softly_invalidated_connection_is_replaced_at_its_return(
         await until(lambda: pool_of(engine).total() == 0)
 
 
+async def test_a_connection_that_sqlalchemy_replaces_by_itself_is_taken_as_it_is(
+    postgres_url: str,
+) -> None:
+    """`pool_pre_ping` of others and `Pool._invalidate` make it reconnect within its record."""
+    async with engine_with_pool(postgres_url, size=1, max_overflow=0) as engine:
+        async with engine.connect() as connection:
+            first = await backend_pid(connection)
+        pool_of(engine)._invalidate_time = time.time() + 0.001
+        await asyncio.sleep(0.01)
+        async with engine.connect() as connection:
+            second = await backend_pid(connection)
+            assert second != first
+        async with engine.connect() as connection:
+            assert await backend_pid(connection) == second
+        await no_slot_is_lost(engine)
+
+
+async def test_a_connection_beside_the_pool_is_no_concern_of_the_pool(postgres_url: str) -> None:
+    async with engine_with_pool(postgres_url, size=1, max_overflow=0) as engine:
+        pool = pool_of(engine)
+        record = await open_record(pool, pool._backend, 5)
+        record.invalidate(soft=True)
+        assert gauges(engine) == (0, 0, 0, 0, 0)
+        await greenlet_spawn(record.close)
+
+
 async def test_a_detached_connection_frees_its_slot(postgres_url: str) -> None:
     async with engine_with_pool(postgres_url, size=1, max_overflow=0) as engine:
         connection = await engine.connect()
@@ -753,7 +806,8 @@ async def test_a_return_from_another_thread_is_carried_to_the_loop(database_url:
         threading.Thread(target=pool_of(engine)._do_return_conn, args=[record]).start()
         assert await asyncio.wait_for(waiting[0], 5) == 1
         assert gauges(engine) == (1, 0, 0, 1, 0)
-        await connection.close()  # a second return is no second connection
+        pool_of(engine)._do_return_conn(record)  # a second return is no second connection
+        await connection.close()
         assert gauges(engine) == (1, 0, 0, 1, 0)
 
 
@@ -835,6 +889,7 @@ async def test_dispose_against_a_silent_server_ends_within_its_bound(
     started = time.monotonic()
     await engine.dispose()
     assert time.monotonic() - started < 3
+    assert not pool._supply.openings
     pool.terminate()
     assert all(pooled.driver.is_closed() for pooled in pool._leased.values())
     relay.restore()
@@ -848,6 +903,26 @@ async def test_dispose_in_another_thread_is_carried_to_the_loop(postgres_url: st
     pool = pool_of(engine)
     await asyncio.to_thread(engine.sync_engine.dispose)
     await until(lambda: pool.total() == 0)
+
+
+def test_a_close_under_way_in_a_loop_that_is_closed_is_cut(relay: Relay, postgres_url: str) -> None:
+    async def use() -> AsyncEngine:
+        engine = make_engine(relay.url(postgres_url))
+        await ask(engine)
+        relay.blackhole()
+        pool_of(engine)._supply.close_idle()
+        await asyncio.sleep(0)
+        return engine
+
+    loop = asyncio.new_event_loop()
+    engine = loop.run_until_complete(use())
+    loop.close()
+    relay.restore()
+    engine.sync_engine.dispose()
+    assert pool_of(engine).total() == 0
+    deadline = time.monotonic() + 5
+    while relay.live:
+        assert time.monotonic() < deadline
 
 
 def test_a_pool_whose_loop_is_closed_is_cut_by_dispose_and_by_late_returns(

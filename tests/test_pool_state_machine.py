@@ -127,6 +127,9 @@ class FakeBackend:
     def __init__(self) -> None:
         self.pinging: set[asyncio.Task[Any] | None] = set()
 
+    def pid(self, driver: Driver) -> None:
+        """It has no process."""
+
     async def ping(self, driver: Driver, timeout: float) -> None:
         self.pinging.add(asyncio.current_task())
         await asyncio.sleep(0)

@@ -363,3 +363,12 @@ async def test_a_success_under_way_ends_the_outage_and_its_probe() -> None:
 
 def test_the_pauses_of_an_outage_double_up_to_a_second() -> None:
     assert slots_module._FIRST_PAUSE * 2**slots_module._DOUBLINGS >= slots_module._LONGEST_PAUSE
+
+
+async def test_one_who_was_served_at_the_deadline_has_been_served() -> None:
+    bench = await full(1)
+    task = await bench.arrive()
+    waiter = bench.slots._waiters[0]
+    bench.slots.offer(1)
+    waiter.expire()
+    assert await soon(task) == 1

@@ -182,6 +182,8 @@ class Relay:
 
     async def _close(self) -> None:
         await self._listen(False)
+        for _ in range(5):  # what was accepted a moment ago is a link a few turns later
+            await asyncio.sleep(0)
         await self._drop(False)
 
 
