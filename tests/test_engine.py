@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import NullPool, text
+from sqlalchemy import NullPool, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,7 +19,7 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
 )
 from reviewpoint_db.pool import ElasticPool
-from reviewpoint_db.sqlstate import code_of
+from reviewpoint_db.sqlstate import code_of, is_disconnect
 from tests.support.relay import Relay
 
 if TYPE_CHECKING:
@@ -192,20 +192,34 @@ async def test_it_hides_its_parameters_even_from_errors_of_sqlalchemy_itself(
     await engine.dispose()
 
 
-async def test_a_connection_reset_in_a_statement_is_named(
+async def test_a_connection_reset_in_a_statement_is_a_disconnect(
     relayed: tuple[AsyncEngine, Relay],
 ) -> None:
     engine, relay = relayed
     async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
         trigger = relay.at("SELECT 42", "hold")
         query = asyncio.create_task(connection.execute(text("SELECT 42")))
         async with asyncio.timeout(5):
             while not trigger.fired:
                 await asyncio.sleep(0.005)
         relay.drop(reset=True)
-        with pytest.raises(DatabaseUnavailableError, match="was lost"):
+        with pytest.raises(DBAPIError) as raised:
             await query
+    assert is_disconnect(raised.value)
+
+
+async def test_a_bare_error_of_the_system_in_a_statement_is_named(sqlite_url: str) -> None:
+    """The driver lets one through only when a write and a reset meet, which no test can arrange."""
+    engine = _engine(sqlite_url)
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def reset(*_: object) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    async with engine.connect() as connection:
+        with pytest.raises(DatabaseUnavailableError, match="was lost"):
+            await connection.execute(text("SELECT 42"))
+    await engine.dispose()
 
 
 async def test_a_refused_login_keeps_its_code_and_tells_no_secret(postgres_url: str) -> None:
