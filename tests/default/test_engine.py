@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
 
 from reviewpoint_db import default
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.disposal import dispose
 from reviewpoint_db.errors import (
     ConfigurationError,
 )
@@ -94,7 +95,7 @@ def test_an_engine_built_before_a_loop_runs_belongs_to_the_first_loop(
         async with default.get_async_session() as session:
             assert await session.scalar(text("select 42")) == 42
         engine = default.engine
-        await current()._dispose(None, current().engine)
+        await dispose(current().engine, None)
         return engine
 
     assert asyncio.run(use()) is before
