@@ -20,10 +20,12 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
 from reviewpoint_db.disposal import dispose, until_returned
 from reviewpoint_db.engine import backend_of, create_engine
+from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pool import CLOSE_TIMEOUT
 from reviewpoint_db.retries import run_with_retries
+from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables
@@ -344,6 +346,14 @@ class Database:
     async def health(self) -> HealthReport:
         """Look at the database within `health_timeout` seconds; never raises."""
         return await self._probe.check()
+
+    def gauges(self) -> PoolGauges:
+        """Return how full the pools are, of all event loops as one."""
+        return read_gauges(self._engines.all())
+
+    async def look_at_server(self) -> ServerView:
+        """Ask the server who does what on its side; within `health_timeout` seconds, never raises."""
+        return await look_at_server(self)
 
     def debug_info(self) -> ConnectionDebugInfo:
         """Return the state of the connections."""

@@ -144,11 +144,16 @@ class Holder:
         return self._backend.pid(self._driver) if self._backend is not None else None
 
     @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open on the connection."""
+        return self._backend is not None and self._backend.in_transaction(self._driver)
+
+    @property
     def state(self) -> HolderState:
         """What the connection is doing."""
         if self._backend is None:
             return "waiting"
-        in_transaction = self._backend.in_transaction(self._driver)
+        in_transaction = self.in_transaction
         # COMMIT and ROLLBACK tell of their begin only; the driver knows when they are over.
         if self.running and (in_transaction or self.statement not in ("COMMIT", "ROLLBACK")):
             return "active"
@@ -185,6 +190,7 @@ class Holder:
             handler=self.handler,
             pid=self.pid,
             state=self.state,
+            in_transaction=self.in_transaction,
             state_for=now - self.changed,
             statement=shape_of(self.statement) if self.statement is not None else None,
             statements=self.statements,
@@ -206,6 +212,7 @@ class HolderSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         handler: The origin without the request's id.
         pid: The server's process behind its connection.
         state: What the connection is doing.
+        in_transaction: Whether a transaction is open on it.
         state_for: How long it has been doing that.
         statement: The shape of its last statement.
         statements: How many it has executed.
@@ -222,6 +229,7 @@ class HolderSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     handler: str | None
     pid: int | None
     state: HolderState
+    in_transaction: bool
     state_for: float
     statement: str | None
     statements: int

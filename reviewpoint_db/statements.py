@@ -19,13 +19,13 @@ _OPERATIONS: Final = frozenset(
 # In this order: a quoted text may hold anything, and a comment may hold a quote.
 _VALUES: Final = re.compile(
     r"""
-      (?P<comment> --[^\n]* | /\*.*?\*/ )
+      (?P<space>   (?: \s | --[^\n]* | /\*.*?(?:\*/|\Z) )+ )
     | (?P<dollar>  \$(?P<tag>[A-Za-z_]*)\$ .*? (?: \$(?P=tag)\$ | \Z ) )
-    | (?P<text>    [eEnNbBxXuU&]*'(?:[^'\\]|''|\\.)*(?:'|\Z) )
+    | (?P<escaped> [eE]'(?:[^'\\]|''|\\.)*(?:'|\Z) )
+    | (?P<text>    '(?:[^']|'')*(?:'|\Z) )
     | (?P<name>    "(?:[^"]|"")*(?:"|\Z) )
     | (?P<many>    __\[POSTCOMPILE_[^\]]*\] | \$\d+(?:::[A-Z]+)?(?:\s*,\s*\$\d+(?:::[A-Z]+)?)+ | \?(?:\s*,\s*\?)+ )
     | (?P<number>  (?<![\w$.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?!\w) )
-    | (?P<space>   \s+ )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -50,7 +50,7 @@ def _replacement(match: re.Match[str]) -> str:
     kind = match.lastgroup
     if kind == "name":
         return match.group()
-    if kind in ("space", "comment"):
+    if kind == "space":
         return " "
     return "..." if kind == "many" else "?"
 

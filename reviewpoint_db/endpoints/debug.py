@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from reviewpoint_db.activity import ActivitySnapshot, HistogramSnapshot
     from reviewpoint_db.database import Database
 
-__all__ = ("debug",)
+__all__ = ("debug", "debug_server", "debug_stacks")
 
 
 def debug(database: Database) -> Reply:
@@ -22,6 +23,7 @@ def debug(database: Database) -> Reply:
         database: The database to describe; its URL is shown without secrets.
     """
     snapshot = database.activity.snapshot()
+    late = database.activity.loop_late
     content: dict[str, Any] = {
         **database.debug_info(),
         "name": database.name,
@@ -33,10 +35,33 @@ def debug(database: Database) -> Reply:
             "wait": _timing(snapshot.wait),
             "use": _timing(snapshot.use),
             "creation": _timing(snapshot.creation),
+            "statements": _timing(snapshot.statements),
         },
+        "sessions": {name: _timing(one) for name, one in snapshot.sessions.items()},
+        "statement_errors": snapshot.statement_errors,
+        "slowest_sessions": snapshot.slowest_sessions,
+        "slowest_statements": snapshot.slowest_statements,
         "holders": snapshot.holders,
+        "waiters": snapshot.waiters,
+        "warnings": {"counts": snapshot.warnings, "recent": snapshot.recent_warnings},
+        "event_loop_late": (
+            None if late is None else {"ago": time.monotonic() - late[0], "seconds": late[1]}
+        ),
     }
     return json_reply(200, content)
+
+
+def debug_stacks(database: Database) -> Reply:
+    """Answer `GET /debug/stacks`: holders and waiters with where their tasks are at present."""
+    activity = database.activity
+    content = {"holders": activity.holders(stacks=True), "waiters": activity.waiters(stacks=True)}
+    return json_reply(200, content)
+
+
+async def debug_server(database: Database) -> Reply:
+    """Answer `GET /debug/server`: the server's side, joined with our holders; 503 without it."""
+    view = await database.look_at_server()
+    return json_reply(503 if view.error else 200, view)
 
 
 def _pool(database: Database) -> dict[str, Any]:
@@ -47,6 +72,7 @@ def _pool(database: Database) -> dict[str, Any]:
         "checked_out": info["pool_checked_out"],
         "checked_in": info["pool_checked_in"],
         "overflow": info["pool_overflow"],
+        "gauges": database.gauges(),
     }
 
 
@@ -54,6 +80,7 @@ def _totals(snapshot: ActivitySnapshot) -> dict[str, Any]:
     return {
         "acquired": snapshot.acquired,
         "waited": snapshot.waited,
+        "waited_total": snapshot.waited_total,
         "canceled": snapshot.canceled,
         "timed_out": snapshot.timed_out,
         "opened": snapshot.opened,
