@@ -535,14 +535,20 @@ async def test_an_error_of_the_driver_is_one_of_sqlalchemy(postgres_url: str) ->
             await ask(engine)
 
 
-async def test_a_connection_lost_while_it_is_set_up_is_opened_again(postgres_url: str) -> None:
+@pytest.mark.parametrize("moment", ["in a statement", "between two"])
+async def test_a_connection_lost_while_it_is_set_up_is_opened_again(
+    postgres_url: str, moment: str
+) -> None:
     async with engine_with_pool(postgres_url) as engine:
-        errors = [asyncpg.InterfaceError("connection is closed")]
+        losses = [moment]
 
         @event.listens_for(engine.sync_engine, "connect")
-        def lose(*_: object) -> None:
-            if errors:
-                raise errors.pop()
+        def lose(connection: Any, _record: object) -> None:
+            if losses.pop() if losses else None:
+                if moment == "in a statement":
+                    raise asyncpg.InterfaceError("connection is closed")
+                connection.driver_connection.terminate()
+                connection.driver_connection.get_server_pid()
 
         assert await ask(engine) == 1
         assert activity_of(engine).snapshot().connection_failures == 1

@@ -385,8 +385,8 @@ class RealPoolMachine(PoolMachine):
             self.relay.url(self.url),
             size=SIZE,
             max_overflow=OVERFLOW,
-            timeout=0.5,
-            connect_timeout=0.2,
+            timeout=5,
+            connect_timeout=2,
             idle_timeout=0.02,
             activity=self.activity,
         )
