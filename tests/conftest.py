@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import PostgresServer, RemoteServer
 
+# For the tests of our own plugin, which run pytest inside of a test.
+pytest_plugins = ["pytester"]
+
 _RUN = pytest.StashKey[Run]()
 
 

@@ -1,0 +1,116 @@
+"""Channel: how a stand-in for a connection reaches the sandbox, from whatever loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from reviewpoint_db.context import current_units, describe_origin
+from reviewpoint_db.testing.faults import Faults, dropped
+from reviewpoint_db.testing.sandbox import Member, Sandbox
+from reviewpoint_db.testing.thread import LoopThread
+
+__all__ = ["Channel"]
+
+_T = TypeVar("_T")
+
+
+class Channel:
+    """One member of a sandbox.
+
+    Args:
+        sandbox: Where everything happens.
+        owner: The loop that the sandbox lives in.
+        faults: Outages; None spares this member.
+        commit_error: Makes the error of a COMMIT that is to fail.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        owner: LoopThread,
+        faults: Faults | None,
+        commit_error: Callable[[], Exception],
+    ) -> None:
+        self._sandbox = sandbox
+        self._owner = owner
+        self._member = Member(guest=faults is None)
+        self._faults = faults or Faults()
+        self._generation = self._faults.generation
+        self._commit_error = commit_error
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed or dropped."""
+        return self._member.gone or self._generation != self._faults.generation
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._member.level is not None
+
+    def first(self, what: object) -> bool:
+        """Whether nobody of the sandbox did this to the real connection yet; it counts as done."""
+        known, before = self._sandbox.known, what in self._sandbox.known
+        known.add(what)
+        return not before
+
+    async def begin(self, *, read_only: bool = False) -> None:
+        """Begin: a savepoint."""
+        await self._before()
+        await self._owner.call(self._sandbox.begin(self._member, *_party(), read_only=read_only))
+
+    async def commit(self) -> None:
+        """Commit: the deferred constraints, then the savepoint's release."""
+        await self._before()
+        if self._faults.takes_commit():
+            await self._owner.call(self._sandbox.rollback(self._member))
+            raise self._commit_error()
+        await self._owner.call(self._sandbox.commit(self._member))
+
+    async def rollback(self) -> None:
+        """Roll back to the savepoint."""
+        await self._before()
+        await self._owner.call(self._sandbox.rollback(self._member))
+
+    async def run(self, text: str, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Have `work()` send a statement from the sandbox's loop.
+
+        Args:
+            text: The statement, as far as it is known.
+            work: Sends it over the real connection.
+        """
+        await self._before()
+        return await self._owner.call(self._sandbox.run(self._member, *_party(), text, work))
+
+    async def ping(self) -> None:
+        """Do as if a round trip had been made: the sandbox's connection is there."""
+        await self._before()
+
+    async def release(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Have `work()` run in the sandbox's loop at no one's turn: it changes nothing."""
+
+        async def run() -> _T:
+            return await work()
+
+        return await self._owner.call(run())
+
+    async def _before(self) -> None:
+        await self._faults.on_round_trip()
+        if self.closed:
+            raise dropped()
+
+    def drop(self) -> Any:
+        """Have the sandbox undo what is open; returns a future of that."""
+        self._member.gone = True
+        return asyncio.run_coroutine_threadsafe(self._sandbox.drop(self._member), self._owner.loop)
+
+
+def _party() -> tuple[object, str]:
+    """Return who asks: the request, or else the task; and a name for it."""
+    units = current_units.get()
+    task = asyncio.current_task()
+    origin = describe_origin()
+    name = str(origin) if origin is not None else f"the task {task.get_name() if task else '?'}"
+    return (next(iter(units.values())) if units else task), name

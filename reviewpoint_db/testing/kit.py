@@ -1,0 +1,253 @@
+"""Kit: the testing kit of one process of one run; the pytest plugin's fixtures translate it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.testing.channel import Channel
+from reviewpoint_db.testing.embedded import installed_version, start_server
+from reviewpoint_db.testing.errors import DatabaseNotRequestedError
+from reviewpoint_db.testing.faults import Faults
+from reviewpoint_db.testing.postgresql import (
+    PostgresGround,
+    PostgresStandIn,
+    serialization_failure,
+)
+from reviewpoint_db.testing.redirect import Redirect, Target
+from reviewpoint_db.testing.run import Run
+from reviewpoint_db.testing.sandbox import TURN_TIMEOUT, Sandbox
+from reviewpoint_db.testing.schema import Schema
+from reviewpoint_db.testing.servers import Files, Home, Server
+from reviewpoint_db.testing.sqlite import SQLiteGround, SQLiteStandIn, busy
+from reviewpoint_db.testing.thread import LoopThread
+
+__all__ = ["Kit", "OpenSandbox"]
+
+_NOT_REQUESTED: Final = (
+    "{test} touched the database without asking for it. Give it the fixture db_session (its "
+    "changes are undone), db_clone (a database of its own), or the marker @pytest.mark.db."
+)
+
+
+class OpenSandbox:
+    """A sandbox while its test runs.
+
+    Args:
+        sandbox: The outer transaction.
+        faults: The outages that the test makes.
+        database: The test's own way in: its sessions take no turn and no fault.
+    """
+
+    def __init__(self, sandbox: Sandbox, faults: Faults, database: Database) -> None:
+        self.sandbox = sandbox
+        self.faults = faults
+        self.database = database
+
+
+class Kit:
+    """Everything of one process: its databases, its sandbox, and where applications lead to.
+
+    Args:
+        run: The run, as this process sees it.
+        url: The configured database, whose server is used; None for an embedded one.
+        reuse: Keep the databases for the next run.
+        rebuild: Make anew what the last run kept.
+        keep: The folder for what is kept.
+        turn_timeout: Seconds that a party waits for its turn in the sandbox.
+        drops: Whether this is the process that drops the run's databases at its end.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        url: str | None,
+        *,
+        reuse: bool = False,
+        rebuild: bool = False,
+        keep: Path | None = None,
+        turn_timeout: float = TURN_TIMEOUT,
+        drops: bool = True,
+    ) -> None:
+        self._run = run
+        self._url = url
+        self._reuse = reuse
+        self._rebuild = rebuild
+        self._folder = keep if reuse and keep is not None else run.folder / "sqlite"
+        self._turn_timeout = turn_timeout
+        self._drops = drops
+        self._numbers = itertools.count(1)
+        self._ground: Any = None
+        self._home: Home | None = None
+        self._schema: Schema | None = None
+        self.owner = LoopThread()
+        self.redirect = Redirect(self.owner, Target(None))
+        self.redirect.install()
+
+    # -- databases --------------------------------------------------------------------------
+
+    @property
+    def home(self) -> Home:
+        """Where the run's databases are."""
+        if self._home is None:
+            self._run.watch()
+            url = self._url
+            if url is None and installed_version() is not None:
+                url = self._run.once("server", lambda: start_server(self._run.folder))
+            if url is not None and DatabaseConfig(url=url).backend == "postgresql":
+                self._home = Server(url, self.owner)
+                self._base = Server.base_name(DatabaseConfig(url=url).sqlalchemy_url)
+            else:
+                self._home = Files(self._folder)
+                self._base = "test"
+        return self._home
+
+    def _name(self, part: str) -> str:
+        home = self.home
+        del home  # it decides what the names begin with
+        return f"{self._base}_{part}"
+
+    def worker_database(self, schema: Schema) -> str:
+        """Make this worker's database, unless it is kept from the last run; return its URL."""
+        self._schema = schema
+        name = self._name(self._run.worker)
+        self._run.once("template", lambda: self._make_template(schema))
+        if not (self._reuse and not self._rebuild and self.home.exists(name)):
+            self._copy(name)
+        self._note(name)
+        url = self.home.url(name)
+        self.redirect.set_base(Target(url))
+        return url
+
+    def _make_template(self, schema: Schema) -> str:
+        name = self._name("template")
+        self._note(name)
+        if self._reuse and not self._rebuild and self.home.exists(name):
+            return name
+        self.home.drop(name)
+        url = self.home.create(name)
+        with self.redirect.to(Target(url)):
+            schema.fill(url, self.owner)
+        return name
+
+    def _copy(self, name: str) -> str:
+        self.home.drop(name)
+        return self.home.create(name, self._name("template"))
+
+    def _note(self, name: str) -> None:
+        """Note a database for the end of the run."""
+        if not self._reuse:
+            with self._run.lock("databases"), (self._run.folder / "databases").open("a") as file:
+                file.write(f"{name}\n")
+
+    # -- what tests get ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def clone(self) -> Iterator[str]:
+        """Give a test a database of its own; all databases of the process lead there."""
+        name = self._name(f"{self._run.worker}_clone{next(self._numbers)}")
+        self._note(name)
+        url = self._copy(name)
+        try:
+            with self.redirect.to(Target(url)):
+                yield url
+        finally:
+            self.home.drop(name)
+
+    @contextlib.contextmanager
+    def sandbox(self) -> Iterator[OpenSandbox]:
+        """Have everything in a block happen inside of one transaction, which is undone."""
+        url = self.home.url(self._name(self._run.worker))
+        if self._ground is None or self._ground.closed:
+            self._ground = self.owner.run(self._connect(url))
+        sandbox = Sandbox(self._ground, turn_timeout=self._turn_timeout)
+        self.owner.run(sandbox.open())
+        faults = Faults()
+        config = DatabaseConfig(url=url, environment="test")
+        guest = Database(config)
+        self.redirect.spare(guest, self._guests(config, sandbox))
+        try:
+            with self.redirect.to(Target(url, self._connector(sandbox, faults))):
+                yield OpenSandbox(sandbox, faults, guest)
+        finally:
+            self.owner.run(sandbox.close())
+            if sandbox.escaped is not None:
+                self._heal()
+
+    def _guests(self, config: DatabaseConfig, sandbox: Sandbox) -> DatabaseConfig:
+        from sqlalchemy.pool import NullPool
+
+        made = Target(config.url, self._connector(sandbox, None)).applied_to(config)
+        # A pool belongs to a loop, and the test's own session may be used from several.
+        return DatabaseConfig(
+            url=made.url,
+            environment="test",
+            engine_options={**made.engine_options, "poolclass": NullPool},
+        )
+
+    def _connector(self, sandbox: Sandbox, faults: Faults | None) -> Any:
+        driver = self._ground.driver
+        postgres = isinstance(self._ground, PostgresGround)
+
+        async def connect(*_: object, **__: object) -> PostgresStandIn | SQLiteStandIn:
+            if faults is not None:
+                await faults.on_connect()
+            error = serialization_failure if postgres else busy
+            channel = Channel(sandbox, self.owner, faults, error)
+            return (PostgresStandIn if postgres else SQLiteStandIn)(driver, channel)
+
+        return connect
+
+    async def _connect(self, url: str) -> PostgresGround | SQLiteGround:
+        config = DatabaseConfig(url=url, environment="test")
+        if config.backend == "postgresql":
+            return PostgresGround(await Server(url, self.owner).connect())
+        import aiosqlite
+
+        driver = await aiosqlite.connect(
+            str(config.sqlalchemy_url.database), isolation_level=None, check_same_thread=False
+        )
+        await driver.execute("PRAGMA journal_mode = WAL")
+        await driver.execute("PRAGMA synchronous = OFF")
+        await driver.execute("PRAGMA foreign_keys = ON")
+        return SQLiteGround(driver)
+
+    def _heal(self) -> None:
+        """Make the worker's database anew, since something was stored in it for good."""
+        self._disconnect()
+        self._copy(self._name(self._run.worker))
+
+    def _disconnect(self) -> None:
+        if self._ground is not None:
+            ground, self._ground = self._ground, None
+            with contextlib.suppress(OSError):
+                self.owner.run(ground.close())
+
+    @contextlib.contextmanager
+    def refusal(self, test: str) -> Iterator[None]:
+        """Refuse the database to a test that did not ask for it."""
+
+        async def refuse(*_: object, **__: object) -> Any:
+            raise DatabaseNotRequestedError(_NOT_REQUESTED.format(test=test))
+
+        with self.redirect.to(Target(None, refuse)):
+            yield
+
+    def close(self) -> None:
+        """End what this process has of the run."""
+        self._disconnect()
+        self.redirect.remove()
+        if self._drops and self._url is not None:  # else the server, or the folder, goes as a whole
+            self._drop_databases()
+        self.owner.stop()
+
+    def _drop_databases(self) -> None:
+        noted = self._run.folder / "databases"
+        if noted.exists():
+            for name in noted.read_text().split():
+                self.home.drop(name)

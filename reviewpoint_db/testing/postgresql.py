@@ -1,0 +1,187 @@
+"""What looks like a connection of asyncpg and works in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import asyncpg
+
+from reviewpoint_db.testing.channel import Channel
+
+__all__ = ["PostgresGround", "PostgresStandIn", "serialization_failure"]
+
+#: The statement of a ping, which has nothing to find out here.
+_PING: Final = "SELECT 1"
+
+
+class PostgresGround:
+    """The sandbox's real connection to PostgreSQL."""
+
+    fragile = True
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    @property
+    def open(self) -> bool:
+        """Whether the outer transaction is open."""
+        return bool(self.driver.is_in_transaction())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is lost."""
+        return bool(self.driver.is_closed())
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.driver.close(timeout=5)
+
+    async def begin(self) -> None:
+        """Open the outer transaction."""
+        await self.driver.execute("BEGIN")
+
+    async def undo(self) -> None:
+        """Roll the outer transaction back."""
+        await self.driver.execute("ROLLBACK")
+
+    async def run(self, statement: str) -> None:
+        """Execute statements without a result."""
+        await self.driver.execute(statement)
+
+    async def check_deferred(self) -> None:
+        """Raise what a COMMIT would raise now; one round trip."""
+        await self.driver.execute(
+            "SAVEPOINT rpdb_check; SET CONSTRAINTS ALL IMMEDIATE; "
+            "ROLLBACK TO SAVEPOINT rpdb_check; RELEASE SAVEPOINT rpdb_check"
+        )
+
+
+def serialization_failure() -> Exception:
+    """The error of a COMMIT that lost against another transaction."""
+    return asyncpg.SerializationError(  # type: ignore[no-any-return]  # asyncpg has no annotations
+        "could not serialize access due to concurrent update (db_faults.fail_commit)"
+    )
+
+
+class _Remote:
+    """An object of asyncpg whose coroutines run where the sandbox is."""
+
+    def __init__(self, real: Any, channel: Channel, text: str) -> None:
+        self._real = real
+        self._channel = channel
+        self._text = text
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outcome = value(*args, **kwargs)
+            return self._remote(name, args, outcome) if inspect.iscoroutine(outcome) else outcome
+
+        return call
+
+    async def _remote(
+        self, name: str, args: tuple[Any, ...], work: Coroutine[Any, Any, Any]
+    ) -> Any:
+        text = self._text or (args[0] if args and isinstance(args[0], str) else name)
+        try:
+            return await self._channel.run(text, lambda: work)
+        finally:
+            work.close()  # it was never begun when the channel refused it
+
+
+class _Statement(_Remote):
+    """A prepared statement."""
+
+    async def cursor(self, *args: Any, **kwargs: Any) -> _Remote:
+        """Open a cursor on the server."""
+
+        async def declare() -> Any:
+            return await self._real.cursor(*args, **kwargs)
+
+        return _Remote(await self._channel.run(self._text, declare), self._channel, self._text)
+
+
+class _Transaction:
+    """A transaction, which is a savepoint of the sandbox."""
+
+    def __init__(self, channel: Channel, *, read_only: bool) -> None:
+        self._channel = channel
+        self._read_only = read_only
+
+    async def start(self) -> None:
+        """Begin."""
+        await self._channel.begin(read_only=self._read_only)
+
+    async def commit(self) -> None:
+        """Commit."""
+        await self._channel.commit()
+
+    async def rollback(self) -> None:
+        """Roll back."""
+        await self._channel.rollback()
+
+
+class PostgresStandIn(_Remote):
+    """What SQLAlchemy takes for a connection of asyncpg.
+
+    Args:
+        real: The sandbox's connection.
+        channel: The way to it.
+    """
+
+    #: Where others look for a socket to cut: there is none of its own.
+    _transport = None
+
+    def __init__(self, real: Any, channel: Channel) -> None:
+        super().__init__(real, channel, "")
+
+    def transaction(
+        self,
+        *,
+        isolation: str | None = None,  # noqa: ARG002 - a sandbox has one level
+        readonly: bool = False,
+        deferrable: bool = False,  # noqa: ARG002 - of serializable transactions
+    ) -> _Transaction:
+        """Return a transaction to start."""
+        return _Transaction(self._channel, read_only=readonly)
+
+    async def prepare(self, query: str, **options: Any) -> _Statement:
+        """Prepare a statement."""
+
+        async def prepare() -> Any:
+            return await self._real.prepare(query, **options)
+
+        return _Statement(await self._channel.run(query, prepare), self._channel, query)
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        """Execute statements."""
+        if query == _PING:
+            await self._channel.ping()
+            return query
+
+        async def execute() -> str:
+            return str(await self._real.execute(query, *args, **options))
+
+        return await self._channel.run(query, execute)
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction of this stand-in is open."""
+        return self._channel.in_transaction
+
+    def is_closed(self) -> bool:
+        """Whether it was closed or dropped."""
+        return self._channel.closed
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002 - asyncpg's name
+        """Undo what is open; the real connection stays."""
+        await asyncio.wrap_future(self._channel.drop())
+
+    def terminate(self) -> None:
+        """Undo what is open, without waiting for it."""
+        self._channel.drop()

@@ -1,0 +1,110 @@
+"""Run: what the processes of one run of pytest share: a folder, locks, and what is made once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = ["Run", "roomy_folder"]
+
+#: Seconds for the reaper to end servers and remove the folder.
+_REAPING: Final = 15.0
+
+
+class Run:
+    """One run of pytest, in each of its processes.
+
+    The process that the user started is the owner; workers of pytest-xdist join it by its folder.
+
+    Args:
+        folder: The run's.
+        worker: This process's name in it.
+    """
+
+    def __init__(self, folder: Path, worker: str = "main") -> None:
+        self.folder = folder
+        self.worker = worker
+        self._owned: IO[str] | None = None
+
+    @classmethod
+    def create(cls) -> Run:
+        """Open a run that this process owns; `close()` ends it, and so does the process's end."""
+        run = cls(Path(tempfile.mkdtemp(prefix="reviewpoint_db-", dir=roomy_folder())))
+        # The server's user passes through; a server's data belong to it alone.
+        run.folder.chmod(0o755)
+        run._owned = (run.folder / "owner.lock").open("w")
+        fcntl.flock(run._owned, fcntl.LOCK_EX)
+        return run
+
+    def close(self) -> None:
+        """End the run: its servers, its files."""
+        assert self._owned is not None
+        self._owned.close()
+        deadline = time.monotonic() + _REAPING
+        if (self.folder / "reaper").exists():
+            while self.folder.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def once(self, name: str, make: Callable[[], str]) -> str:
+        """Have one process make something; the others wait for it and get the same answer.
+
+        Args:
+            name: What it is, as a file's name.
+            make: Makes it.
+        """
+        with self.lock(name):
+            answer = self.folder / f"{name}.made"
+            if not answer.exists():
+                made = make()
+                answer.write_text(made)
+                return made
+            return answer.read_text()
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Exclude the run's other processes for the length of a block."""
+        with (self.folder / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def watch(self) -> None:
+        """Have the run's folder removed however the owner ends; begins once a run."""
+        self.once("reaper", self._start_reaper)
+        (self.folder / "reaper").touch()
+
+    def _start_reaper(self) -> str:
+        reaper = Path(__file__).with_name("reaper.py")
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-I", "-S", str(reaper), str(self.folder)],
+            cwd="/",
+            # Neither Ctrl-C nor a closed terminal may end it before its work is done.
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        process.returncode = 0  # it outlives this process, which is not to warn of it
+        return str(process.pid)
+
+
+def roomy_folder() -> Path:
+    """Return a folder for temporary files that the server's user can reach too."""
+    folders = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - mkdtemp inside
+    if os.geteuid() == 0:
+        folders = [folder for folder in folders if reachable(folder)] or folders
+    return folders[0]
+
+
+def reachable(path: Path) -> bool:
+    """Whether every user may enter a folder and all those above it."""
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))

@@ -1,0 +1,101 @@
+"""Fills a database with what the project's fixtures name: its tables, its migrations, its seed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.testing.errors import TestingConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+    from reviewpoint_db.testing.thread import LoopThread
+
+__all__ = ["Schema", "Seed"]
+
+Seed = Callable[[AsyncSession], Awaitable[object]]
+
+
+class Schema:
+    """What a new database is filled with.
+
+    Args:
+        metadata: Its tables are created; None where migrations make them.
+        alembic_config: alembic's `Config` or the path of its ini file; or the configuration of
+            advanced-alchemy, ours included.
+        seed: Adds rows; they are committed.
+    """
+
+    def __init__(
+        self, metadata: MetaData | None, alembic_config: Any = None, seed: Seed | None = None
+    ) -> None:
+        if metadata is None and alembic_config is None:
+            raise TestingConfigurationError(
+                "The testing kit does not know your tables. Give one of these session-scoped "
+                "fixtures in conftest.py: `db_metadata`, which returns a SQLAlchemy MetaData "
+                "(Base.metadata, say), or `db_alembic_config`, which returns alembic's Config or "
+                "the path of alembic.ini."
+            )
+        self._metadata = metadata
+        self._alembic_config = alembic_config
+        self._seed = seed
+
+    def fill(self, url: str, owner: LoopThread) -> None:
+        """Fill a database; blocks.
+
+        Args:
+            url: An empty one.
+            owner: The loop that talks to it.
+        """
+        if self._alembic_config is not None:
+            _in_a_thread(lambda: _migrate(self._alembic_config, url))
+        owner.run(self._fill(url))
+
+    async def _fill(self, url: str) -> None:
+        async with Database(DatabaseConfig(url=url, environment="test")) as database:
+            if self._alembic_config is None and self._metadata is not None:
+                async with database.engine.begin() as connection:
+                    await connection.run_sync(self._metadata.create_all)
+            if self._seed is not None:
+                async with database.session() as session:
+                    await self._seed(session)
+                    await session.commit()
+
+
+def _migrate(config: Any, url: str) -> None:
+    if hasattr(config, "alembic_config"):
+        from advanced_alchemy.alembic.commands import AlembicCommands
+
+        AlembicCommands(sqlalchemy_config=config).upgrade()
+        return
+    from alembic import command
+    from alembic.config import Config
+
+    made = Config(str(config)) if isinstance(config, str | Path) else config
+    normal = DatabaseConfig(url=url).sqlalchemy_url.render_as_string(hide_password=False)
+    made.set_main_option("sqlalchemy.url", normal.replace("%", "%%"))
+    command.upgrade(made, "head")
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    """Run `work` where no event loop runs: an env.py calls asyncio.run()."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="reviewpoint_db-migrations")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,150 @@
+"""Where a run's databases are made, copied and dropped: on a PostgreSQL server, or in files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import asyncpg
+from sqlalchemy import URL
+
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.testing.thread import LoopThread
+
+__all__ = ["Files", "Home", "Server"]
+
+#: PostgreSQL's names have 63 bytes; a worker's and a clone's number come behind.
+_LONGEST_NAME: Final = 40
+
+
+class Home(Protocol):
+    """A place for databases; all its methods block."""
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a database is there."""
+
+    def create(self, name: str, template: str | None = None) -> str:
+        """Make a database, empty or as a copy, and return its URL."""
+
+    def drop(self, name: str) -> None:
+        """Remove a database, also when it is in use or was never made."""
+
+
+class Server:
+    """Databases on a PostgreSQL server.
+
+    Args:
+        url: A database on it, whose user may create others.
+        owner: The loop that talks to the server.
+    """
+
+    def __init__(self, url: str, owner: LoopThread) -> None:
+        self._config = DatabaseConfig(url=url, environment="test")
+        self._owner = owner
+
+    @staticmethod
+    def base_name(url: URL) -> str:
+        """Return what the names of a run's databases begin with."""
+        return f"test_{url.database or 'app'}"[:_LONGEST_NAME]
+
+    def _url(self, name: str) -> URL:
+        # As it was given: libpq's parameters are left in it.
+        given = self._config.url
+        assert given is not None
+        from sqlalchemy import make_url
+
+        return make_url(given).set(database=name)
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database."""
+        return self._url(name).render_as_string(hide_password=False)
+
+    def exists(self, name: str) -> bool:
+        """Whether a database is there."""
+        return bool(self._execute("fetchval", "SELECT 1 FROM pg_database WHERE datname = $1", name))
+
+    def create(self, name: str, template: str | None = None) -> str:
+        """Make a database, empty or as a copy, and return its URL."""
+        if template is not None:
+            # Nobody may be connected to what is copied; a migration may have left somebody.
+            self._execute(
+                "execute",
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
+                template,
+            )
+        self._execute(
+            "execute",
+            f"CREATE DATABASE {_quoted(name)} TEMPLATE {_quoted(template or 'template1')}",
+        )
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a database, also when it is in use or was never made."""
+        self._execute("execute", f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
+
+    def _execute(self, method: str, *arguments: str) -> Any:
+        return self._owner.run(self._send(method, *arguments))
+
+    async def _send(self, method: str, *arguments: str) -> Any:
+        connection = await self.connect()
+        try:
+            return await getattr(connection, method)(*arguments)
+        finally:
+            await connection.close(timeout=5)
+
+    async def connect(self, name: str | None = None) -> Any:
+        """Open a connection to a database; None is the server's first."""
+        url = self._config.sqlalchemy_url
+        known = {
+            "host": url.host,
+            "port": url.port,
+            "user": url.username,
+            "password": url.password,
+            "database": name or url.database,
+        }
+        arguments = {key: value for key, value in known.items() if value is not None}
+        return await asyncpg.connect(**{**arguments, **self._config.connect_args()})
+
+
+class Files:
+    """Databases of SQLite, each a file of a folder.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.sqlite3"
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database."""
+        return f"sqlite:///{self._path(name)}"
+
+    def exists(self, name: str) -> bool:
+        """Whether a database is there."""
+        return self._path(name).exists()
+
+    def create(self, name: str, template: str | None = None) -> str:
+        """Make a database, empty or as a copy, and return its URL."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if template is None:
+            self._path(name).touch()
+        else:
+            shutil.copyfile(self._path(template), self._path(name))
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a database, also when it is in use or was never made."""
+        for ending in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self._path(name)}{ending}").unlink(missing_ok=True)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

