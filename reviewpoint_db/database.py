@@ -30,6 +30,7 @@ from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_o
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables
 from reviewpoint_db.transaction import CommitMode, SessionBlock, UnitOfWork, end_session
+from reviewpoint_db.watch import Watch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -164,6 +165,9 @@ class Database:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self.started = True
+        # Tests start applications by the hundred, and block the loop as they like.
+        if self.config.observe and self.config.effective_environment != "test":
+            self._watch.start()
         logger.info(
             "Database {!r} started: {} ({})",
             self.name,
@@ -193,6 +197,7 @@ class Database:
         if not self._started_loops.leave(here):
             return
         was_started, self.started = self.started, False
+        self._watch.stop()
         await self.drain()
         for loop, engine in self.take_engines():
             await dispose(engine, loop)

@@ -180,10 +180,11 @@ class UnitOfWork:
         if self.autocommit or not self.succeeded:
             return
         if state_of(session).uncommitted or session.new or session.dirty or session.deleted:
-            logger.warning(
-                "{} answered with success but left changes uncommitted; they were rolled back. "
-                'Call `await session.commit()`, or use commit="autocommit".',
-                self.origin,
+            self._database.activity.warn(
+                "uncommitted_changes",
+                f"{self.origin} answered with success but left changes uncommitted; they were "
+                'rolled back. Call `await session.commit()`, or use commit="autocommit".',
+                origin=self.origin,
             )
 
 

@@ -1,0 +1,178 @@
+"""What lasts too long is said in the log, once an episode, with the handler's name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from reviewpoint_db import watch as watch_module
+from reviewpoint_db.activity import Activity
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.watch import Watch
+from tests.support.logs import logged
+from tests.support.pools import until
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: Any) -> AsyncIterator[Database]:
+    settings.setdefault("environment", "test")  # where no thread watches: the tests look themselves
+    async with Database(DatabaseConfig(url=url, **settings)) as database:
+        yield database
+
+
+def watch_of(database: Database, *, leak: float = 30.0, idle: float = 30.0) -> Watch:
+    return Watch(database.activity, leak_threshold=leak, idle_threshold=idle)
+
+
+async def test_a_connection_held_for_too_long_is_named_once_and_its_return_too(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as database:
+        events: list[tuple[str, dict[str, Any]]] = []
+        database.activity.subscribe(lambda event, data: events.append((event, data)))
+        watch = watch_of(database, leak=0.0)
+        with logged() as lines:
+            async with database.session(origin="GET /slow") as session:
+                await session.execute(text("select 'secret'"))
+                watch.look_at_holders()
+                watch.look_at_holders()
+        _, warning, returned = lines  # the first is of the engine
+        assert warning.startswith("WARNING|GET /slow holds a connection for longer than 0 s")
+        assert "now in test_a_connection_held_for_too_long" in warning
+        assert warning.endswith("last statement: select ?.\n")
+        assert returned.startswith("INFO|GET /slow returned its connection after ")
+        ((event, data),) = events
+        assert (event, data["origin"], data["database"]) == ("db.leak", "GET /slow", "default")
+        assert data["held"] > 0
+
+
+async def test_a_task_that_ended_with_a_connection_is_named_at_the_second_look(
+    sqlite_url: str,
+) -> None:
+    async with opened(sqlite_url) as database:
+        kept = []
+
+        async def forget() -> None:
+            connection = database.engine.connect()
+            kept.append(await connection.start())
+
+        await asyncio.create_task(forget(), name="forgetful")
+        watch = watch_of(database)
+        with logged("WARNING") as lines:
+            watch.look_at_holders()
+            assert lines == []
+            watch.look_at_holders()
+            watch.look_at_holders()
+        (line,) = lines
+        assert "forgetful took a connection and ended without returning it" in line
+        assert database.activity.snapshot().warnings == {"leak": 1}
+        await kept[0].close()
+
+
+async def test_a_transaction_in_which_nothing_happens_is_named_once_an_episode(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as database:
+        watch = watch_of(database, idle=0.0)
+        async with database.session(origin="POST /reviews") as session:
+            with logged("WARNING") as lines:
+                await session.execute(text("select 1"))
+                watch.look_at_holders()
+                watch.look_at_holders()
+                assert len(lines) == 1
+                await session.execute(text("select 1"))
+                watch.look_at_holders()
+            assert len(lines) == 2
+        assert "POST /reviews is idle in a transaction for " in lines[0]
+        assert "now in test_a_transaction_in_which_nothing_happens" in lines[0]
+        async with database.engine.connect() as connection:
+            with logged("WARNING") as lines:
+                watch.look_at_holders()
+            assert lines == []
+            assert connection is not None
+
+
+async def test_short_work_is_not_named(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database, database.session() as session:
+        await session.execute(text("select 1"))
+        with logged("WARNING") as lines:
+            watch_of(database).look_at_holders()
+        assert lines == []
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_what_blocks_the_loop_is_named_with_its_stack_and_how_late_it_was(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "LATE", 0.2)
+    monkeypatch.setattr(watch_module, "_ROUND", 0.1)
+    async with opened(sqlite_url, environment="dev") as database:
+        with logged("WARNING") as lines:
+            async with database.session(origin="GET /report") as session:
+                await session.execute(text("select 1"))
+                block(0.6)
+                await until(lambda: database.activity.loop_late)
+            naming = [line for line in lines if "GET /report" in line]
+            assert len(naming) == 1
+        assert "The event loop is late by " in naming[0]
+        assert "blocked by block (tests/test_watch.py:" in naming[0]
+        late = database.activity.loop_late
+        assert late is not None
+        assert late[1] >= 0.2
+        kinds = database.activity.snapshot().warnings
+        assert kinds["event_loop_late"] >= 1
+
+
+async def test_a_loop_that_no_thread_could_look_at_says_so_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_module, "LATE", 0.0)
+    monkeypatch.setattr(watch_module, "_BEAT", 0.01)
+    activity = Activity("papers")
+    watch = Watch(activity, leak_threshold=30, idle_threshold=30)
+    monkeypatch.setattr(watch, "look_at_loop", lambda: None)
+    with logged("WARNING") as lines:
+        watch.start()
+        await until(lambda: activity.loop_late)
+        watch.stop()
+        watch.stop()
+    assert "The event loop is late by 0.0" in lines[0]
+    assert "blocked by" not in lines[0]
+
+
+async def test_a_library_that_blocks_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "LATE", -1.0)
+    monkeypatch.setattr(watch_module, "where", lambda _stack: None)
+    activity = Activity("papers")
+    watch = Watch(activity, leak_threshold=30, idle_threshold=30)
+    monkeypatch.setattr(watch, "_run", lambda _ended: None)
+    watch.start()
+    with logged("WARNING") as lines:
+        watch.look_at_loop()
+        watch.look_at_loop()
+    watch.stop()
+    (line,) = lines
+    assert "blocked by a library: " in line
+    task = asyncio.current_task()
+    assert task is not None
+    assert f"in {task.get_name()}" in line
+
+
+async def test_without_observation_nothing_watches(sqlite_url: str) -> None:
+    async with opened(sqlite_url, environment="dev", observe=False) as database:
+        assert database._watch._thread is None
+    async with opened(sqlite_url, environment="dev") as database:
+        thread = database._watch._thread
+        assert thread is not None
+        assert thread.is_alive()
+    assert not thread.is_alive()
