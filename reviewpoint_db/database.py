@@ -89,6 +89,11 @@ class Database:
         self._checks: dict[str, Check] = {}
         self._system_checks: list[SystemCheck] = []
         self._probe = HealthProbe(self)
+        self._watch = Watch(
+            self.activity,
+            leak_threshold=self.config.leak_threshold,
+            idle_threshold=self.config.idle_in_transaction_threshold,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         base = self.config.session_class or AsyncSession
