@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "functions after COMMIT run after a rollback",
-        "transaction.py",
+        "after_commit.py",
         "            self._waiting.clear()\n",
         "            pass\n",
         "tests/test_transaction.py",
@@ -334,7 +334,7 @@ MUTANTS = [
     # -- the rest ---------------------------------------------------------------------------------
     Mutant(
         "a read session refuses nothing",
-        "session.py",
+        "engine.py",
         "    if context.isinsert or context.isupdate or context.isdelete or context.isddl:\n",
         "    if False:\n",
         "tests/test_session.py",
