@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,10 +85,14 @@ class SQLite:
                 loop.call_later(_INTERRUPT_AGAIN, self._interrupt_until_closed, driver)
 
     def abandon(self, driver: Any) -> None:
-        """End the thread; it needs no event loop."""
+        """End the connection's thread."""
         # aiosqlite before 0.22 has no public way.
         stop = getattr(driver, "stop", None) or driver._stop_running  # noqa: SLF001
-        stop()
+        # In a thread without a loop: with one, it makes a future there, and the connection's thread
+        # would have to report to a loop that may end before it.
+        outside = threading.Thread(target=stop)
+        outside.start()
+        outside.join()
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""

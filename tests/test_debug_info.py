@@ -55,7 +55,8 @@ def test_the_counters_are_those_of_the_activity() -> None:
     assert info["sessionmaker_initialized"] is True
 
 
-async def test_the_gauges_are_true(postgres_url: str) -> None:
+async def test_the_gauges_are_true(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # its pool is 1 + 1
     async with Database(DatabaseConfig(url=postgres_url, environment="test")) as database:
         async with database.engine.connect(), database.engine.connect():
             pass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from example_app.app import create_app
-from reviewpoint_db import DatabaseConfig
+from reviewpoint_db import DatabaseConfig, PoolConfig
 from tests.support.asgi import client, running
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def created(answer: Response) -> dict[str, Any]:
 
 
 def example(url: str) -> Litestar:
-    return create_app(DatabaseConfig(url=url, environment="test"))
+    # Under xdist the pool would be 1 + 1, and three requests at once would wait for each other.
+    pool = PoolConfig(size=5, max_overflow=10)
+    return create_app(DatabaseConfig(url=url, environment="test", pool=pool))
 
 
 @asynccontextmanager
