@@ -57,7 +57,8 @@ Measure = Literal[
     "warning",
     "waiting",
 ]
-#: Called as `sink(measure, seconds, label)`; events without a duration bring 0.
+#: Called as `sink(measure, seconds, label)`; events without a duration bring 0, and "waiting" the
+#: change of how many wait.
 Sink = Callable[[Measure, float, str], None]
 
 #: Warnings that are remembered, for the page.
@@ -179,13 +180,13 @@ class Activity:
         """Record that somebody waits for a connection."""
         with self._lock:
             self._waiters.add(waiter)
-        self._tell("waiting")
+        self._tell("waiting", 1)
 
     def waits_no_more(self, waiter: Holder) -> None:
         """Record that somebody got a connection, or gave up."""
         with self._lock:
             self._waiters.discard(waiter)
-        self._tell("waiting")
+        self._tell("waiting", -1)
 
     def acquire_canceled(self) -> None:
         """Count a waiter that was cancelled."""

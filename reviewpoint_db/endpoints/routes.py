@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from reviewpoint_db.endpoints.debug import debug
+from reviewpoint_db.endpoints.debug import debug, debug_server, debug_stacks
 from reviewpoint_db.endpoints.health import health, live, ready
+from reviewpoint_db.endpoints.metrics import metrics
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -58,10 +59,25 @@ async def _debug(database: Database, _: Mapping[str, str]) -> Reply:
     return debug(database)
 
 
+async def _debug_stacks(database: Database, _: Mapping[str, str]) -> Reply:
+    return debug_stacks(database)
+
+
+async def _debug_server(database: Database, _: Mapping[str, str]) -> Reply:
+    return await debug_server(database)
+
+
+async def _metrics(database: Database, _: Mapping[str, str]) -> Reply:
+    return metrics(database)
+
+
 ROUTES: Final = (
     OwnRoute("/health", _health),
     OwnRoute("/health/live", _live),
     OwnRoute("/health/ready", _ready),
     OwnRoute("/debug", _debug, guarded=True),
+    OwnRoute("/debug/stacks", _debug_stacks, guarded=True),
+    OwnRoute("/debug/server", _debug_server, guarded=True),
+    OwnRoute("/metrics", _metrics, guarded=True),
 )
 """All routes; an adapter that serves these serves those that are added here, too."""

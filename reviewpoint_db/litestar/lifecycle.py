@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from litestar.exceptions import ImproperlyConfiguredException
+from litestar.middleware import DefineMiddleware
 
 from reviewpoint_db import default
 from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
+from reviewpoint_db.metrics import reporting
 from reviewpoint_db.migrations import Migrations
 
 if TYPE_CHECKING:
     from litestar import Litestar
+    from prometheus_client import CollectorRegistry
 
     from reviewpoint_db.activity import Event
     from reviewpoint_db.litestar.binding import Binding
@@ -53,6 +57,8 @@ class Lifecycle:
                     migrations=Migrations.of(binding.alchemy),
                     guarded=binding.guarded,
                 )
+            databases = [binding.database for binding in self._bindings]
+            serving.enter_context(reporting(databases, _registry_of(app)))
             yield
         # What was sent on from other tasks and threads arrives before the emitter closes.
         await asyncio.sleep(0)
@@ -64,6 +70,25 @@ class Lifecycle:
         """Stop what was started, the last one first; the application may start again."""
         running, self._running = self._running, AsyncExitStack()
         await running.aclose()
+
+
+def _registry_of(app: Litestar) -> Callable[[], CollectorRegistry] | None:
+    """Return what returns the registry of Litestar's Prometheus plugin, when that is used."""
+    plugin = sys.modules.get("litestar.plugins.prometheus")
+    if plugin is None or not any(
+        isinstance(one, DefineMiddleware)
+        and isinstance(one.middleware, type)
+        and issubclass(one.middleware, plugin.PrometheusMiddleware)
+        for one in app.middleware
+    ):
+        return None
+
+    def registry() -> CollectorRegistry:
+        from prometheus_client import REGISTRY
+
+        return REGISTRY
+
+    return registry
 
 
 def _forwarder(app: Litestar) -> Any:

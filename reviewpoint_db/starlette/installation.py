@@ -15,6 +15,7 @@ from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
 from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.metrics import reporting
 from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
 from reviewpoint_db.starlette.routes import RoutesMiddleware
 
@@ -133,6 +134,7 @@ class Installation:
         self.running.add(loop)
         try:
             async with AsyncExitStack() as stack:
+                stack.enter_context(reporting([one.database for one in self.installed]))
                 for one in self.installed:
                     stack.enter_context(default.use(one.database))
                     await stack.enter_async_context(one.database)

@@ -1,0 +1,262 @@
+"""Prometheus metrics, read by the official parser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from reviewpoint_db import metrics
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.endpoints.metrics import metrics as metrics_route
+from reviewpoint_db.errors import PoolTimeoutError
+from reviewpoint_db.metrics import METRICS, collector, exposition, is_multiprocess, reporting
+
+
+@pytest.fixture(autouse=False)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: Any) -> AsyncIterator[Database]:
+    async with Database(DatabaseConfig(url=url, environment="test", **settings)) as database:
+        yield database
+
+
+def parsed(body: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def value_of(body: bytes, name: str, **labels: str) -> float:
+    labels.setdefault("database", "default")
+    return parsed(body)["reviewpoint_db_" + name, tuple(sorted(labels.items()))]
+
+
+@pytest.mark.usefixtures("one_process")
+async def test_all_metrics_are_exposed_and_true(database_url: str) -> None:
+    pool = PoolConfig(size=1, max_overflow=0, timeout=0.05)
+    async with opened(database_url, pool=pool) as database:
+        async with database.session(origin="GET /papers") as session:
+            await session.execute(text("select 1"))
+            with pytest.raises(PoolTimeoutError):
+                async with database.engine.connect():
+                    pass
+            with pytest.raises(DBAPIError):
+                await session.execute(text("select * from nowhere"))
+            await session.rollback()
+            await session.execute(text("select 1"))
+            body, media_type = exposition(database)
+            assert media_type.startswith("text/plain")
+            assert value_of(body, "connections", state="used") == 1
+            assert value_of(body, "connections", state="idle") == 0
+            assert value_of(body, "connections_max") == 1
+            assert value_of(body, "pending_requests") == 0
+        body, _ = exposition(database)
+        assert value_of(body, "connections", state="idle") == 1
+        assert value_of(body, "timeouts_total") == 1
+        assert value_of(body, "waits_total") == 1
+        assert value_of(body, "connect_failures_total") == 0
+        assert value_of(body, "create_seconds_count") == 1
+        assert value_of(body, "use_seconds_count") == 2
+        assert value_of(body, "wait_seconds_bucket", le="+Inf") == 2
+        assert value_of(body, "session_seconds_count", handler="GET /papers") == 1
+        assert value_of(body, "statement_seconds_sum") > 0
+        (error,) = database.activity.snapshot().statement_errors
+        assert value_of(body, "statement_errors_total", code=error) == 1
+        families = {family.name for family in text_string_to_metric_families(body.decode())}
+        assert families == {metric.full_name for metric in METRICS}
+
+
+@pytest.mark.usefixtures("one_process")
+async def test_buckets_are_cumulative_and_end_at_infinity(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database:
+        for seconds in (0.00001, 0.01, 0.02, 500.0):
+            database.activity.connection_opened(seconds)
+        body, _ = exposition(database)
+    buckets = {
+        dict(labels)["le"]: value
+        for (name, labels), value in parsed(body).items()
+        if name == "reviewpoint_db_create_seconds_bucket"
+    }
+    assert list(buckets.values()) == sorted(buckets.values())
+    assert buckets["+Inf"] == 4
+    assert buckets["0.0001"] == 1
+
+
+@pytest.mark.usefixtures("one_process")
+async def test_a_pool_without_a_limit_is_infinite(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database, database.engine.connect():
+        pool: Any = database.engine.pool
+        pool._slots.limit = float("inf")
+        assert value_of(exposition(database)[0], "connections_max") == float("inf")
+
+
+@pytest.mark.usefixtures("one_process")
+async def test_several_databases_share_the_registry_of_an_application(sqlite_url: str) -> None:
+    registry = CollectorRegistry()
+    async with opened(sqlite_url) as first, opened(sqlite_url, name="second") as second:
+        with reporting([first, second], lambda: registry):
+            body = generate_latest(registry)
+            assert value_of(body, "connections_max") == 15
+            assert value_of(body, "connections_max", database="second") == 15
+            assert body.count(b"# HELP reviewpoint_db_connections_max") == 1
+        assert generate_latest(registry) == b""
+        with reporting([first]):
+            pass
+
+
+@pytest.mark.usefixtures("one_process")
+async def test_the_route_answers_text_or_says_what_to_install(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(sqlite_url) as database:
+        reply = metrics_route(database)
+        assert reply.status == 200
+        assert reply.headers["content-type"].startswith("text/plain")
+        assert reply.headers["cache-control"] == "no-store"
+        assert b"reviewpoint_db_connections" in reply.body
+        monkeypatch.setitem(sys.modules, "prometheus_client", None)
+        reply = metrics_route(database)
+        assert (reply.status, reply.body) == (
+            501,
+            b"Install reviewpoint-db[prometheus] to have metrics here.\n",
+        )
+
+
+WORKER = """
+import asyncio, sys
+from sqlalchemy import text
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import PoolTimeoutError
+from reviewpoint_db.metrics import exposition, reporting
+
+async def main():
+    pool = PoolConfig(size=1, max_overflow=1, timeout=0.05)
+    config = DatabaseConfig(url=sys.argv[1], environment="test", pool=pool)
+    async with Database(config) as database:
+        with reporting([database]):
+            async with database.read_session(origin="GET /papers") as session:
+                await session.execute(text("select 1"))
+                async with database.engine.connect(), database.engine.connect():
+                    try:
+                        async with database.engine.connect():
+                            pass
+                    except PoolTimeoutError:
+                        pass
+                    print("ready", flush=True)
+                    sys.stdin.readline()
+                    sys.stdout.write(exposition(database)[0].decode() + "# EOF\\n")
+                    sys.stdout.flush()
+                    sys.stdin.readline()
+            database.activity.warn("leak", "for the count")
+        sys.stdout.write(exposition(database)[0].decode())
+
+asyncio.run(main())
+"""
+
+
+def test_two_workers_answer_with_the_sum_of_both(sqlite_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, sqlite_url],
+            env=environ,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        first = workers[0]
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdin.write("\n")
+        first.stdin.flush()
+        lines = []
+        while (line := first.stdout.readline()) != "# EOF\n":
+            lines.append(line)
+        body = "".join(lines).encode()
+        assert value_of(body, "connections", state="used") == 4
+        assert value_of(body, "connections", state="idle") == 0
+        assert value_of(body, "connections_max") == 4
+        assert value_of(body, "pending_requests") == 0
+        assert value_of(body, "timeouts_total") == 2
+        assert value_of(body, "create_seconds_count") == 4
+        assert value_of(body, "statement_seconds_count") == 2
+        families = {family.name for family in text_string_to_metric_families(body.decode())}
+        assert families <= {metric.full_name for metric in METRICS}
+        assert "reviewpoint_db_wait_seconds" in families
+        for worker in workers:
+            worker.communicate("\n\n", timeout=30)
+            assert worker.returncode == 0
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+async def test_what_a_process_writes_through_ends_with_it(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import asyncio, sys
+from sqlalchemy import text
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.metrics import exposition, reporting
+
+async def main():
+    async with Database(DatabaseConfig(url=sys.argv[1], environment="test")) as database:
+        with reporting([database]):
+            async with database.session(origin="a job") as session:
+                await session.execute(text("select 1"))
+        database.activity.warn("leak", "is no longer written")
+    sys.stdout.write(exposition(database)[0].decode())
+
+asyncio.run(main())
+"""
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", code, sqlite_url],
+        env=environ,
+        capture_output=True,
+        check=True,
+    )
+    assert value_of(done.stdout, "session_seconds_count", handler="a job") == 1
+    assert value_of(done.stdout, "connections_max") == 0
+    assert value_of(done.stdout, "connections", state="idle") == 0
+    assert b"reviewpoint_db_warnings_total{" not in done.stdout
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_folder_decides_how_metrics_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_multiprocess()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/tmp")
+    assert is_multiprocess()
+    assert collector().collect() is not None
+    assert metrics.METRICS is METRICS

@@ -1,0 +1,113 @@
+"""OpenTelemetry metrics, read by the SDK's in-memory reader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import PoolTimeoutError
+from reviewpoint_db.telemetry import INSTRUMENTS, _target, instrument
+from tests.support.pools import until
+
+
+def read(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
+    data = reader.get_metrics_data()
+    if data is None:
+        return {}
+    return {
+        metric.name: list(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+async def test_the_conventions_instruments_are_reported_until_the_end(postgres_url: str) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    pool = PoolConfig(size=1, max_overflow=0, timeout=0.05)
+    config = DatabaseConfig(url=postgres_url, environment="test", name="papers", pool=pool)
+    async with Database(config) as database:
+        stop = instrument(database, provider)
+        async with database.session() as session:
+            await session.execute(text("select 1"))
+            waiting = asyncio.create_task(database.engine.connect().start())
+            await until(lambda: database.gauges().waiting)
+            points = read(reader)
+            (pending,) = points["db.client.connection.pending_requests"]
+            assert pending.value == 1
+            assert pending.attributes == {"db.client.connection.pool.name": "papers"}
+            with pytest.raises(PoolTimeoutError):
+                await waiting
+            with pytest.raises(DBAPIError):
+                await session.execute(text("select * from nowhere"))
+        points = read(reader)
+        assert set(points) == set(INSTRUMENTS)
+        states = {
+            point.attributes["db.client.connection.state"]: point.value
+            for point in points["db.client.connection.count"]
+        }
+        assert states == {"used": 0, "idle": 1}
+        assert points["db.client.connection.max"][0].value == 1
+        assert points["db.client.connection.timeouts"][0].value == 1
+        assert points["db.client.connection.use_time"][0].count == 1
+        assert points["db.client.connection.create_time"][0].explicit_bounds[0] == 0.001
+        good, bad = sorted(
+            points["db.client.operation.duration"],
+            key=lambda point: "error.type" in point.attributes,
+        )
+        assert good.attributes["db.operation.name"] == "SELECT"
+        assert good.attributes["db.system.name"] == "postgresql"
+        assert good.attributes["server.address"] == "127.0.0.1"
+        assert good.attributes["server.port"] == config.sqlalchemy_url.port
+        assert bad.attributes["error.type"] == bad.attributes["db.response.status_code"] == "42P01"
+        stop()
+        async with database.session() as session:
+            await session.execute(text("select 1"))
+        later = read(reader)
+        assert "db.client.connection.count" not in later
+        assert later["db.client.operation.duration"][0].count == 1
+    provider.shutdown()
+
+
+def test_units_are_those_of_the_conventions() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    database = Database(DatabaseConfig(url="sqlite:///a.sqlite3", environment="test"))
+    database.activity.connection_opened(0.1)
+    instrument(database, provider)
+    database.activity.connection_opened(0.1)
+    data = reader.get_metrics_data()
+    assert data is not None
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        assert metric.unit == INSTRUMENTS[metric.name]
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("url", "attributes"),
+    [
+        ("sqlite:///a.sqlite3", {"db.system.name": "sqlite", "db.namespace": "a.sqlite3"}),
+        (
+            "postgresql://user:secret@db/papers",
+            {
+                "db.system.name": "postgresql",
+                "db.namespace": "papers",
+                "server.address": "db",
+            },
+        ),
+        ("postgresql:///", {"db.system.name": "postgresql"}),
+    ],
+)
+def test_the_attributes_name_the_database_without_secrets(
+    url: str, attributes: dict[str, str]
+) -> None:
+    assert _target(Database(DatabaseConfig(url=url, environment="test"))) == attributes
