@@ -22,6 +22,7 @@ from reviewpoint_db.disposal import dispose, until_returned
 from reviewpoint_db.engine import backend_of, create_engine
 from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
+from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pool import CLOSE_TIMEOUT
 from reviewpoint_db.retries import run_with_retries
@@ -94,6 +95,8 @@ class Database:
             leak_threshold=self.config.leak_threshold,
             idle_threshold=self.config.idle_in_transaction_threshold,
         )
+        #: What the live page needs of this process all the time.
+        self.live = Live(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         base = self.config.session_class or AsyncSession

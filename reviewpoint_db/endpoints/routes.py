@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reviewpoint_db.endpoints.debug import debug, debug_server, debug_stacks
 from reviewpoint_db.endpoints.health import health, live, ready
+from reviewpoint_db.endpoints.live import live_figures
 from reviewpoint_db.endpoints.metrics import metrics
+from reviewpoint_db.endpoints.page import page
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.endpoints.access import Access
     from reviewpoint_db.endpoints.reply import Reply
 
-__all__ = ("ROUTES", "OwnRoute")
+__all__ = ("ROUTES", "OwnRoute", "routes_below")
 
 
 class OwnRoute(NamedTuple):
@@ -71,6 +73,14 @@ async def _metrics(database: Database, _: Mapping[str, str]) -> Reply:
     return metrics(database)
 
 
+async def _live_figures(database: Database, _: Mapping[str, str]) -> Reply:
+    return await live_figures(database)
+
+
+async def _page(_: Database, __: Mapping[str, str]) -> Reply:
+    return page()
+
+
 ROUTES: Final = (
     OwnRoute("/health", _health),
     OwnRoute("/health/live", _live),
@@ -79,5 +89,21 @@ ROUTES: Final = (
     OwnRoute("/debug/stacks", _debug_stacks, guarded=True),
     OwnRoute("/debug/server", _debug_server, guarded=True),
     OwnRoute("/metrics", _metrics, guarded=True),
+    OwnRoute("/debug/live", _live_figures, guarded=True),
+    OwnRoute("/", _page, guarded=True),
 )
 """All routes; an adapter that serves these serves those that are added here, too."""
+
+
+def routes_below(path: str, access: Access) -> list[OwnRoute]:
+    """Return the routes that exist.
+
+    Args:
+        path: What they are below. At the root itself there is no page: that is the application's.
+        access: Says whether the guarded ones exist.
+    """
+    return [
+        route
+        for route in ROUTES
+        if (access.mounted or not route.guarded) and (path or route.path != "/")
+    ]

@@ -14,6 +14,7 @@ from litestar.middleware import DefineMiddleware
 from reviewpoint_db import default
 from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
+from reviewpoint_db.endpoints.live import serving as serving_live
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.migrations import Migrations
 
@@ -51,6 +52,8 @@ class Lifecycle:
                 serving.callback(database.activity.subscribe(_forwarder(app)))
                 self._running.enter_context(default.use(database))
                 await self._running.enter_async_context(database)
+                if binding.path is not None and binding.access.mounted:
+                    await self._running.enter_async_context(serving_live(database))
                 serving.enter_context(on_sigterm(database.begin_draining))
                 await check_at_start(
                     database,

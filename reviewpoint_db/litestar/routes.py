@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
 
-from reviewpoint_db.endpoints.routes import ROUTES, OwnRoute
+from reviewpoint_db.endpoints.routes import OwnRoute, routes_below
 
 if TYPE_CHECKING:
     from litestar.types import Guard, Middleware
@@ -48,8 +48,7 @@ def make_routes(
             middleware=middleware if route.guarded and guards else (),
             include_in_schema=include_in_schema,
         )
-        for route in ROUTES
-        if access.mounted or not route.guarded
+        for route in routes_below(path, access)
     ]
 
 

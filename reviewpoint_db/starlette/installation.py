@@ -14,6 +14,7 @@ from reviewpoint_db import default
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
 from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
+from reviewpoint_db.endpoints.live import serving
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
@@ -39,6 +40,8 @@ class Installed(NamedTuple):
     routes: tuple[BaseRoute, ...]
     #: Whether guards or a token stand before the debug routes.
     guarded: bool
+    #: Whether the debug routes exist.
+    observed: bool
 
     def __str__(self) -> str:
         where = "without routes" if self.path is None else f"at {self.path or '/'}"
@@ -138,6 +141,8 @@ class Installation:
                 for one in self.installed:
                     stack.enter_context(default.use(one.database))
                     await stack.enter_async_context(one.database)
+                    if one.observed:
+                        await stack.enter_async_context(serving(one.database))
                     stack.enter_context(on_sigterm(one.database.begin_draining))
                     await check_at_start(one.database, guarded=one.guarded)
                 yield

@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
-from reviewpoint_db.endpoints.debug import debug
-from reviewpoint_db.endpoints.health import health, live, ready
+from reviewpoint_db.endpoints.routes import OwnRoute, routes_below
 from reviewpoint_db.starlette.errors import with_handlers_of
 
 if TYPE_CHECKING:
@@ -21,40 +20,40 @@ if TYPE_CHECKING:
     from reviewpoint_db.endpoints.access import Access
     from reviewpoint_db.endpoints.reply import Reply
 
-__all__ = ["Endpoint", "RoutesMiddleware", "debug_endpoint", "public_routes"]
+__all__ = ["Endpoint", "RoutesMiddleware", "make_routes"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def public_routes(database: Database, path: str) -> list[BaseRoute]:
-    """Make the health routes below a path, for everybody."""
+def make_routes(
+    database: Database,
+    path: str,
+    access: Access,
+    guarded: Callable[[str, Endpoint], BaseRoute],
+) -> list[BaseRoute]:
+    """Make the routes of one database.
 
-    async def health_route(request: Request) -> Response:
-        accept = request.headers.get("accept", "")
-        details = database.config.debug_allowed
-        return _response(await health(database, accept=accept, details=details))
-
-    async def live_route(_: Request) -> Response:
-        return _response(live())
-
-    async def ready_route(_: Request) -> Response:
-        return _response(await ready(database))
-
-    return [
-        Route(f"{path}/health", health_route),
-        Route(f"{path}/health/live", live_route),
-        Route(f"{path}/health/ready", ready_route),
-    ]
+    Args:
+        database: What they tell of.
+        path: What they are below.
+        access: Whether the guarded ones exist, and their token.
+        guarded: Makes a route that the application's guards stand before.
+    """
+    made: list[BaseRoute] = []
+    for route in routes_below(path, access):
+        make = guarded if route.guarded else Route
+        endpoint = _endpoint(route, database, access)
+        made.append(make(f"{path}{route.path}", endpoint))
+        if route.path == "/":
+            made.append(make(path, endpoint))  # without the slash at the end, too
+    return made
 
 
-def debug_endpoint(database: Database, access: Access) -> Endpoint:
-    """Make the handler of the debug route, which asks for the token where there is one."""
+def _endpoint(route: OwnRoute, database: Database, access: Access) -> Endpoint:
+    async def serve(request: Request) -> Response:
+        return _response(await route.reply(database, access, request.headers))
 
-    async def debug_route(request: Request) -> Response:
-        refusal = access.check(request.headers.get("authorization"))
-        return _response(refusal or debug(database))
-
-    return debug_route
+    return serve
 
 
 def _response(reply: Reply) -> Response:

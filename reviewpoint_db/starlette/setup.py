@@ -17,7 +17,7 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.starlette.installation import Installation, Installed
-from reviewpoint_db.starlette.routes import Endpoint, debug_endpoint, public_routes
+from reviewpoint_db.starlette.routes import Endpoint, make_routes
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -172,11 +172,18 @@ def install(
     routes: list[BaseRoute] = []
     if path is not None:
         path = _checked_path(path)
-        routes += public_routes(database, path)
-        if access.mounted:
-            routes.append(guarded(f"{path}/debug", debug_endpoint(database, access)))
+        routes += make_routes(database, path, access, guarded)
     protected = guards_given or access.check(None) is not None
-    Installation.of(app).add(Installed(database, path, commit, tuple(routes), protected))
+    Installation.of(app).add(
+        Installed(
+            database,
+            path,
+            commit,
+            tuple(routes),
+            guarded=protected,
+            observed=path is not None and access.mounted,
+        )
+    )
     logs.enable()
     return database
 

@@ -13,6 +13,7 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 from litestar.middleware.base import DefineMiddleware
 
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.endpoints.routes import ROUTES
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep, get_session
 from tests.support.asgi import client, running
 
@@ -100,7 +101,9 @@ async def test_they_stay_out_of_the_schema_unless_asked_in() -> None:
     app = Litestar([mine], plugins=[plugin()])
     assert list(app.openapi_schema.paths or {}) == ["/mine"]
     app = Litestar([mine], plugins=[plugin(include_in_schema=True)], include_in_schema=False)
-    assert sorted(app.openapi_schema.paths or {}) == ["/db/debug", *PUBLIC]
+    ours = {f"/db{route.path}".rstrip("/") for route in ROUTES}
+    assert set(app.openapi_schema.paths or {}) == ours
+    assert {"/db", "/db/debug", "/db/debug/live", *PUBLIC} <= ours
 
 
 async def test_health_has_details_only_where_debug_is_allowed() -> None:
@@ -116,7 +119,8 @@ async def test_health_has_details_only_where_debug_is_allowed() -> None:
 async def test_debug_is_not_there_in_prod() -> None:
     app = Litestar([], plugins=[plugin(environment="prod")])
     async with running(app), client(app) as http:
-        assert (await http.get("/db/debug")).status_code == 404
+        for path in ("/db", "/db/", "/db/debug", "/db/debug/live"):
+            assert (await http.get(path)).status_code == 404
         assert (await http.get("/db/health")).status_code == 200
 
 
@@ -162,6 +166,24 @@ async def test_a_guard_may_ask_the_database() -> None:
         assert (await http.get("/")).text == "true"
         assert (await http.get("/db/debug")).json()["pool_checked_out"] == 1
         assert (await http.get("/db/debug")).json()["pool_checked_out"] == 1
+
+
+async def test_the_page_is_there_with_and_without_a_slash_but_never_at_the_root() -> None:
+    @get("/")
+    async def mine() -> str:
+        return "mine"
+
+    app = Litestar([mine], plugins=[plugin()])
+    async with running(app), client(app) as http:
+        for path in ("/db", "/db/"):
+            page = await http.get(path)
+            assert page.headers["content-type"] == "text/html; charset=utf-8"
+            assert "script-src 'sha256-" in page.headers["content-security-policy"]
+        assert (await http.get("/db/debug/live")).json()["name"] == "default"
+    app = Litestar([mine], plugins=[plugin(path="/")])
+    async with running(app), client(app) as http:
+        assert (await http.get("/")).text == "mine"
+        assert (await http.get("/debug/live")).json()["name"] == "default"
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])

@@ -227,6 +227,22 @@ async def test_in_production_debug_is_not_there_until_somebody_guards_it(sqlite_
         }
 
 
+async def test_the_page_is_there_with_and_without_a_slash_but_never_at_the_root(
+    sqlite_url: str,
+) -> None:
+    for path in ("/db", "/"):
+        app = Starlette(routes=[Route("/", answer)])
+        setup_database(app, DatabaseConfig(url=sqlite_url), path=path)
+        async with running(app), client(app) as http:
+            assert (await http.get("/")).json() == {"answer": 42}
+            if path == "/db":
+                for where in ("/db", "/db/"):
+                    page = await http.get(where)
+                    assert page.headers["content-type"] == "text/html; charset=utf-8"
+            live = (await http.get(f"{path.rstrip('/')}/debug/live")).json()
+            assert live["workers_note"].startswith("This is the only worker")
+
+
 async def test_a_token_opens_debug(sqlite_url: str) -> None:
     app = Starlette()
     config = DatabaseConfig(url=sqlite_url, environment="prod")

@@ -1,0 +1,237 @@
+"""The sentence at the top of the page: who is to blame, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from reviewpoint_db.endpoints.report import Blocking, HolderReport, WorkerReport, duration
+from reviewpoint_db.history import Gauges
+
+__all__ = ("Headline", "State", "headline")
+
+State = Literal["calm", "busy", "exhausted", "leaking", "blocked", "unreachable"]
+
+
+class Headline(msgspec.Struct, frozen=True):
+    """The state in one word and in one sentence, and what else is wrong."""
+
+    state: State
+    text: str
+    also: tuple[str, ...] = ()
+
+
+class _Finding(NamedTuple):
+    """A fault, and how many connections it explains."""
+
+    weight: int
+    state: State
+    text: str
+
+
+def headline(
+    workers: Sequence[WorkerReport],
+    blockings: Sequence[Blocking] = (),
+    *,
+    silent: Sequence[int] = (),
+    leak_threshold: float = 30.0,
+) -> Headline:
+    """Name the culprit.
+
+    Where several things are wrong, the one that explains the most connections comes first, and the
+    others follow in `also`.
+
+    Args:
+        workers: The processes that answered.
+        blockings: Who waits for whom on the server.
+        silent: The processes that did not answer.
+        leak_threshold: Seconds after which a connection is held for too long.
+    """
+    findings = [
+        *_unreachable(workers),
+        *sorted(
+            [*_leaks(workers), *_blocked(blockings), *_exhausted(workers, blockings)],
+            key=lambda finding: -finding.weight,
+        ),
+    ]
+    if not findings:
+        findings = [
+            *_silent(silent),
+            *_held_long(workers, leak_threshold),
+            *_busy(workers),
+            _calm(workers),
+        ][:1]
+        silent = ()
+    first, *others = findings
+    others += _silent(silent)
+    return Headline(first.state, first.text, tuple(other.text for other in others))
+
+
+def _silent(pids: Sequence[int]) -> list[_Finding]:
+    if not pids:
+        return []
+    names = ", ".join(map(str, pids))
+    who = f"Worker {names} does" if len(pids) == 1 else f"Workers {names} do"
+    why = "something blocks its event loop, or it is stopped"
+    return [_Finding(0, "busy", f"{who} not answer: {why}.")]
+
+
+def _unreachable(workers: Sequence[WorkerReport]) -> list[_Finding]:
+    outages = [worker.outage for worker in workers if worker.outage]
+    if not outages:
+        return []
+    waiting = _waiting(sum(worker.gauges.waiting for worker in workers))
+    return [
+        _Finding(0, "unreachable", f"The database accepts no connection: {outages[0]}; {waiting}.")
+    ]
+
+
+def _leaks(workers: Sequence[WorkerReport]) -> list[_Finding]:
+    leaked = [holder for worker in workers for holder in worker.holders if holder.abandoned]
+    findings = []
+    for route, count in Counter(holder.route for holder in leaked).most_common():
+        oldest = duration(max(holder.held for holder in leaked if holder.route == route))
+        if count == 1:
+            text = (
+                f"A leak: the task that took a connection for {route} {oldest} ago has ended "
+                "without returning it."
+            )
+        else:
+            text = (
+                f"A leak: the tasks that took {count} connections for {route} have ended without "
+                f"returning them, the oldest {oldest} ago."
+            )
+        findings.append(_Finding(count, "leaking", text))
+    return findings
+
+
+def _blocked(blockings: Sequence[Blocking]) -> list[_Finding]:
+    """One finding for each one that has a lock and waits for nobody."""
+    waiting = {each.waiting_pid for each in blockings}
+    ends = [each for each in blockings if each.blocking_pid not in waiting]
+    if not ends:  # a deadlock, until the server ends it
+        ends = list(blockings[:1])
+    roots: dict[int, Blocking] = {}
+    for each in ends:
+        roots.setdefault(each.blocking_pid, each)
+    findings = []
+    for pid, root in roots.items():
+        behind = _behind(pid, blockings)
+        names = list(dict.fromkeys(each.waiting for each in behind))
+        more = len({each.waiting_pid for each in behind}) - 1
+        who = f"{names[0]} waits" if more == 0 else f"{names[0]} and {more} more wait"
+        since = max((each.seconds for each in behind if each.seconds is not None), default=None)
+        long = f" (for {duration(since)})" if since is not None else ""
+        where = root.blocking_state or "has the lock"
+        does = (
+            f"is in {root.place}" if root.place else f"is {where}" if root.blocking_state else where
+        )
+        text = f"{who} for {root.blocking}, which {does}{long}."
+        findings.append(_Finding(more + 2, "blocked", text))
+    return findings
+
+
+def _behind(pid: int, blockings: Sequence[Blocking]) -> list[Blocking]:
+    """Who waits for a process, by others too; those who wait for it directly come first."""
+    found: list[Blocking] = []
+    seen: set[int] = set()
+    front = [pid]
+    while front:
+        direct = [
+            each
+            for each in blockings
+            if each.blocking_pid in front and each.waiting_pid not in seen
+        ]
+        found += direct
+        front = [each.waiting_pid for each in direct]
+        seen.update(front)
+    return found
+
+
+def _exhausted(workers: Sequence[WorkerReport], blockings: Sequence[Blocking]) -> list[_Finding]:
+    full = [worker for worker in workers if worker.full]
+    if not full:
+        return []
+    gauges = _total(full)
+    elsewhere = len(workers) - len(full)
+    which = f" of worker {full[0].pid}" if elsewhere and len(full) == 1 else ""
+    held = [holder for worker in full for holder in worker.holders]
+    locked = {pid for each in blockings for pid in (each.waiting_pid, each.blocking_pid)}
+    free = [
+        holder for holder in held if not holder.abandoned and holder.backend_pid not in locked
+    ] or held
+    if not free:
+        text = f"All {gauges.out} connections{which} are in use; {_waiting(gauges.waiting)}."
+        return [_Finding(1, "exhausted", text)]
+    route, mine = _most(free)
+    oldest = mine[0] if len(mine) == 1 else max(mine, key=lambda holder: holder.held)
+    age = (
+        f"for {duration(oldest.held)}"
+        if len(mine) == 1
+        else f"the oldest for {duration(oldest.held)}"
+    )
+    text = (
+        f"{route} holds {len(mine)} of {gauges.out} connections{which}, {age}"
+        f"{_where(mine)}; {_waiting(gauges.waiting)}."
+    )
+    return [_Finding(len(mine), "exhausted", text)]
+
+
+def _held_long(workers: Sequence[WorkerReport], threshold: float) -> list[_Finding]:
+    held = [holder for worker in workers for holder in worker.holders if holder.held > threshold]
+    if not held:
+        return []
+    oldest = max(held, key=lambda holder: holder.held)
+    text = f"{oldest.route} has held a connection for {duration(oldest.held)}{_where([oldest])}."
+    return [_Finding(1, "busy", text)]
+
+
+def _busy(workers: Sequence[WorkerReport]) -> list[_Finding]:
+    gauges = _total(workers)
+    if not gauges.waiting and (gauges.limit is None or gauges.out < 0.7 * gauges.limit):
+        return []
+    if not gauges.out:
+        return []
+    held = [holder for worker in workers for holder in worker.holders]
+    by = ""
+    if held:
+        route, mine = _most(held)
+        by = f", {len(mine)} of them by {route}{_where(mine)}"
+    text = f"Busy: {_in_use(gauges)}{by}; {_waiting(gauges.waiting)}."
+    return [_Finding(1, "busy", text)]
+
+
+def _calm(workers: Sequence[WorkerReport]) -> _Finding:
+    gauges = _total(workers)
+    return _Finding(0, "calm", f"All calm: {_in_use(gauges)}, {_waiting(gauges.waiting)}.")
+
+
+def _total(workers: Sequence[WorkerReport]) -> Gauges:
+    return sum((worker.gauges for worker in workers), Gauges())
+
+
+def _most(holders: Sequence[HolderReport]) -> tuple[str, list[HolderReport]]:
+    """The route that holds the most connections, and what it holds."""
+    route = Counter(holder.route for holder in holders).most_common(1)[0][0]
+    return route, [holder for holder in holders if holder.route == route]
+
+
+def _where(holders: Sequence[HolderReport]) -> str:
+    """The function in which all of them are now, if it is one."""
+    places = {holder.place for holder in holders}
+    place = places.pop() if len(places) == 1 else None
+    return f", in {place}" if place else ""
+
+
+def _in_use(gauges: Gauges) -> str:
+    limit = "" if gauges.limit is None else f" of {gauges.limit}"
+    return f"{gauges.out}{limit} connections in use"
+
+
+def _waiting(count: int) -> str:
+    if not count:
+        return "nobody waits"
+    return "1 request waits" if count == 1 else f"{count} requests wait"

@@ -1,0 +1,201 @@
+"""The document behind the live page: all workers of this host, the server's view, the culprit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reviewpoint_db.endpoints.headline import headline
+from reviewpoint_db.endpoints.reply import Reply, json_reply
+from reviewpoint_db.endpoints.report import (
+    Blocking,
+    HolderReport,
+    Notice,
+    Statement,
+    Waiter,
+    WorkerReport,
+    route_of,
+)
+from reviewpoint_db.endpoints.worker import encoded, worker_report
+from reviewpoint_db.history import INTERVAL, Gauges, merged
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.server_view import Blocking as Found
+    from reviewpoint_db.server_view import ServerView
+    from reviewpoint_db.siblings import Answer
+
+__all__ = ("live_figures", "serving")
+
+#: Seconds for all other workers together.
+_SIBLINGS: Final = 0.5
+#: Seconds after which a statement may be waiting for a lock.
+_LONG: Final = 0.3
+#: Rows of each table at most.
+_HOLDERS: Final = 50
+_STATEMENTS: Final = 10
+_NOTICES: Final = 20
+#: Settings that hold code, not values.
+_NOT_SHOWN: Final = frozenset({"url", "password", "pool", "session_class", "engine_options"})
+
+
+@asynccontextmanager
+async def serving(database: Database) -> AsyncIterator[None]:
+    """Have a process take part in the live page for as long as the block runs.
+
+    Args:
+        database: One whose guarded routes exist; nobody may ask for the others.
+    """
+    async with database.live.serving(partial(encoded, database)):
+        yield
+
+
+async def live_figures(database: Database) -> Reply:
+    """Answer `GET /debug/live`.
+
+    Args:
+        database: The database; what its other workers on this host say is added up.
+    """
+    answers = await database.live.ask_others(_SIBLINGS)
+    own = worker_report(database)
+    others = [_decoded(answer) for answer in answers]
+    workers = [own, *(other for other in others if other is not None)]
+    silent = [answer.pid for answer, other in zip(answers, others, strict=True) if other is None]
+    holders = sorted(
+        (holder for worker in workers for holder in worker.holders),
+        key=lambda holder: -holder.held,
+    )
+    view = await database.live.server() if _worth_a_look(holders) else None
+    named = [_blocking(each, view, holders) for each in view.blockings] if view else []
+    gauges = sum((worker.gauges for worker in workers), Gauges())
+    threshold = database.config.leak_threshold
+    content: dict[str, Any] = {
+        "name": database.name,
+        "environment": database.config.effective_environment,
+        "at": time.time(),
+        "pid": own.pid,
+        "interval": INTERVAL,
+        "headline": headline(workers, named, silent=silent, leak_threshold=threshold),
+        "gauges": gauges,
+        "workers": _workers(workers, silent),
+        "workers_note": _note(database, len(workers), silent),
+        "holders": holders[:_HOLDERS],
+        "holders_total": gauges.out,
+        "waiters": _waiters(workers),
+        "blockings": named,
+        "server_error": view.error if view else None,
+        "history": merged(worker.history for worker in workers),
+        "statements": _slowest(workers),
+        "notices": _latest(workers),
+        "configuration": _configuration(database),
+    }
+    return json_reply(200, content)
+
+
+def _decoded(answer: Answer) -> WorkerReport | None:
+    if answer.body is None:
+        return None
+    try:
+        return msgspec.json.decode(answer.body, type=WorkerReport)
+    except msgspec.MsgspecError:
+        return None  # a worker of another version, while a new one is rolled out
+
+
+def _workers(workers: Iterable[WorkerReport], silent: Iterable[int]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {
+            "pid": worker.pid,
+            "asked": worker.pid == os.getpid(),
+            "gauges": worker.gauges,
+            "outage": worker.outage,
+        }
+        for worker in workers
+    ]
+    rows += [{"pid": pid, "asked": False, "gauges": None, "outage": None} for pid in silent]
+    return sorted(rows, key=lambda row: (row["pid"], row["gauges"] is None))
+
+
+def _note(database: Database, answered: int, silent: list[int]) -> str:
+    """Say whom the figures are of."""
+    live = database.live
+    if live.alone_because is not None:
+        return f"This worker alone: the others cannot be asked ({live.alone_because})."
+    if silent:
+        names = ", ".join(map(str, silent))
+        return f"{answered} of {answered + len(silent)} workers of this host answered; silent: {names}."
+    if answered == 1:
+        return "This is the only worker on this host that uses the database."
+    return f"All {answered} workers of this host answered: the figures are their sum."
+
+
+def _slowest(workers: Iterable[WorkerReport]) -> list[Statement]:
+    slowest: dict[str, Statement] = {}
+    for each in (each for worker in workers for each in worker.statements):
+        other = slowest.get(each.statement)
+        if other is not None:
+            longer = each if each.seconds > other.seconds else other
+            each = msgspec.structs.replace(longer, count=each.count + other.count)  # noqa: PLW2901
+        slowest[each.statement] = each
+    return sorted(slowest.values(), key=lambda each: -each.seconds)[:_STATEMENTS]
+
+
+def _latest(workers: Iterable[WorkerReport]) -> list[Notice]:
+    notices = (notice for worker in workers for notice in worker.notices)
+    return sorted(notices, key=lambda notice: -notice.at)[:_NOTICES]
+
+
+def _configuration(database: Database) -> dict[str, Any]:
+    """The settings as they take effect; never the password, nor what it may be made of."""
+    config = database.config
+    pool = msgspec.structs.asdict(config.effective_pool)
+    settings = {
+        name: getattr(config, name) for name in config.__struct_fields__ if name not in _NOT_SHOWN
+    }
+    return {
+        "url": config.safe_url,
+        **settings,
+        "read_url": config.safe_read_url,
+        "environment": config.effective_environment,
+        **{f"pool.{name}": value for name, value in pool.items()},
+    }
+
+
+def _worth_a_look(holders: Iterable[HolderReport]) -> bool:
+    """Whether a statement runs for so long that it may wait for a lock; else the server is left alone."""
+    return any(each.state == "active" and each.state_for > _LONG for each in holders)
+
+
+def _blocking(found: Found, view: ServerView, holders: Iterable[HolderReport]) -> Blocking:
+    """Name the two sides of a wait by the requests that have these connections, in any worker."""
+    ours = {each.backend_pid: each for each in holders if each.backend_pid is not None}
+    theirs = {each.pid: each for each in view.connections}
+    waiting, blocking = ours.get(found.waiting_pid), ours.get(found.blocking_pid)
+    return Blocking(
+        waiting_pid=found.waiting_pid,
+        blocking_pid=found.blocking_pid,
+        waiting=waiting.route if waiting else route_of(found.waiting),
+        blocking=blocking.route if blocking else route_of(found.blocking),
+        seconds=found.seconds,
+        place=blocking.place if blocking else found.where,
+        waiting_statement=theirs[found.waiting_pid].statement,
+        blocking_statement=theirs[found.blocking_pid].statement,
+        blocking_state=theirs[found.blocking_pid].state,
+    )
+
+
+def _waiters(workers: Iterable[WorkerReport]) -> list[Waiter]:
+    found: dict[str, Waiter] = {}
+    for each in (each for worker in workers for each in worker.waiters):
+        other = found.get(each.route, Waiter(route=each.route, count=0, longest=0.0))
+        found[each.route] = Waiter(
+            route=each.route,
+            count=each.count + other.count,
+            longest=max(each.longest, other.longest),
+        )
+    return sorted(found.values(), key=lambda waiter: -waiter.count)

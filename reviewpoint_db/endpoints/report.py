@@ -1,0 +1,151 @@
+"""What one process tells of its pools and of who holds their connections."""
+
+from __future__ import annotations
+
+import msgspec
+
+from reviewpoint_db.history import Gauges, Sample
+from reviewpoint_db.stacks import Frame
+
+__all__ = (
+    "Blocking",
+    "HolderReport",
+    "Notice",
+    "Statement",
+    "Waiter",
+    "WorkerReport",
+    "duration",
+    "route_of",
+)
+
+
+class HolderReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that is out of its pool.
+
+    Args:
+        id: Tells it from all others of the host.
+        route: Whom to name: the route, the job, or the task where there is nothing better.
+        origin: The request or job in full, with the request's id.
+        held: Seconds.
+        abandoned: The task has ended without returning it.
+        pid: The process.
+        state: "active", "idle in transaction" or "idle".
+        state_for: Since when, in seconds.
+        statement: The shape of the last statement.
+        place: The function of the application in which the task is now.
+        stack: Where the task is now, the innermost call last.
+        backend_pid: The server's process for this connection.
+    """
+
+    id: str
+    route: str
+    origin: str | None = None
+    held: float = 0.0
+    abandoned: bool = False
+    pid: int = 0
+    state: str | None = None
+    state_for: float = 0.0
+    statement: str | None = None
+    place: str | None = None
+    stack: tuple[Frame, ...] = ()
+    backend_pid: int | None = None
+
+
+class Waiter(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of one route who wait for a connection: how many, and the longest, in seconds."""
+
+    route: str
+    count: int
+    longest: float
+
+
+class Blocking(msgspec.Struct, frozen=True, kw_only=True):
+    """A session of the server waits for a lock that another one has.
+
+    Args:
+        waiting_pid: The server's process that waits.
+        blocking_pid: The server's process that it waits for.
+        waiting: Who that is: the route, or what the server knows of it.
+        blocking: Who has the lock.
+        seconds: How long it has waited.
+        place: The function in which the one that has the lock is now.
+        waiting_statement: What waits.
+        blocking_statement: What the other one ran last.
+        blocking_state: The server's word for what the other one does.
+    """
+
+    waiting_pid: int
+    blocking_pid: int
+    waiting: str
+    blocking: str
+    seconds: float | None = None
+    place: str | None = None
+    waiting_statement: str | None = None
+    blocking_statement: str | None = None
+    blocking_state: str | None = None
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the slowest statements: its shape, the seconds it took at most, how often, for whom."""
+
+    statement: str
+    seconds: float
+    count: int
+    origin: str | None
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """A warning that was logged: when (Unix time), of what kind, its words, by which process."""
+
+    at: float
+    kind: str
+    text: str
+    pid: int
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One process.
+
+    Args:
+        pid: Its id.
+        gauges: All its pools together.
+        outage: Why the database accepts no connection of it, if that is so.
+        holders: Who has connections, the longest first; the oldest of many.
+        waiters: Who waits for a connection.
+        history: Its last minutes.
+        statements: Its slowest statements.
+        notices: Its recent warnings, the newest first.
+    """
+
+    pid: int
+    gauges: Gauges
+    outage: str | None = None
+    holders: tuple[HolderReport, ...] = ()
+    waiters: tuple[Waiter, ...] = ()
+    history: tuple[Sample, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody gets a connection before somebody returns one."""
+        limit = self.gauges.limit
+        return limit is not None and 0 < limit <= self.gauges.out
+
+
+def route_of(origin: str) -> str:
+    """Shorten `PATCH /papers/{id} patch_paper [request]` to `PATCH /papers/{id}`."""
+    words = origin.split(" ")
+    with_path = len(words) > 1 and words[0].isupper() and words[1].startswith("/")
+    return " ".join(words[:2]) if with_path else origin
+
+
+def duration(seconds: float) -> str:
+    """Say how long in words: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

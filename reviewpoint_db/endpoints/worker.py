@@ -1,0 +1,116 @@
+"""The report of this process, for the live page and for the other workers of the host."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from reviewpoint_db.endpoints.report import (
+    HolderReport,
+    Notice,
+    Statement,
+    Waiter,
+    WorkerReport,
+    route_of,
+)
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.holder import HolderSnapshot
+    from reviewpoint_db.snapshots import ActivitySnapshot
+
+__all__ = ("encoded", "worker_report")
+
+#: Of each kind at most: the page is for people.
+_HOLDERS: Final = 30
+_FRAMES: Final = 30
+_STATEMENTS: Final = 10
+_WAITERS: Final = 10
+_NOTICES: Final = 20
+
+
+def worker_report(database: Database) -> WorkerReport:
+    """Describe this process as it is now; the tasks' stacks are read here, and nowhere before.
+
+    Args:
+        database: The database to describe.
+    """
+    pid = os.getpid()
+    activity = database.activity.snapshot(stacks=True)
+    pools = database.gauges()
+    return WorkerReport(
+        pid=pid,
+        gauges=database.live.gauges(pools),
+        outage=pools.outage,
+        holders=tuple(_holder(each, pid) for each in activity.holders[:_HOLDERS]),
+        waiters=_waiters(activity),
+        history=database.live.history.samples,
+        statements=_statements(activity),
+        notices=_notices(activity, pid),
+    )
+
+
+def encoded(database: Database) -> bytes:
+    """The report for another process to read."""
+    return msgspec.json.encode(worker_report(database))
+
+
+def _holder(holder: HolderSnapshot, pid: int) -> HolderReport:
+    return HolderReport(
+        id=f"{pid}-{holder.number}",
+        route=_route(holder),
+        origin=holder.origin,
+        held=holder.held,
+        abandoned=holder.abandoned,
+        pid=pid,
+        state=holder.state,
+        state_for=holder.state_for,
+        statement=holder.statement,
+        place=_place(holder),
+        stack=holder.stack[-_FRAMES:],
+        backend_pid=holder.pid,
+    )
+
+
+def _route(holder: HolderSnapshot) -> str:
+    return route_of(holder.handler) if holder.handler else holder.task
+
+
+def _waiters(activity: ActivitySnapshot) -> tuple[Waiter, ...]:
+    longest: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    for each in activity.waiters:  # the longest first
+        longest.setdefault(_route(each), each.held)
+        counts[_route(each)] += 1
+    return tuple(
+        Waiter(route=route, count=count, longest=longest[route])
+        for route, count in counts.most_common(_WAITERS)
+    )
+
+
+def _place(holder: HolderSnapshot) -> str | None:
+    """The innermost function of the application, as its author would name it."""
+    own = [frame.function for frame in holder.stack if frame.own]
+    return own[-1].rpartition("<locals>.")[2] if own else None
+
+
+def _statements(activity: ActivitySnapshot) -> tuple[Statement, ...]:
+    return tuple(
+        Statement(
+            statement=each.name,
+            seconds=each.maximum,
+            count=each.count,
+            origin=route_of(each.origin) if each.origin else None,
+        )
+        for each in activity.slowest_statements[:_STATEMENTS]
+    )
+
+
+def _notices(activity: ActivitySnapshot, pid: int) -> tuple[Notice, ...]:
+    return tuple(
+        Notice(at=each.at.timestamp(), kind=each.kind, text=each.message, pid=pid)
+        for each in activity.recent_warnings[:_NOTICES]
+    )

@@ -1,0 +1,126 @@
+"""What the live page needs of a process all the time: its last minutes, and a line to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from loguru import logger
+
+from reviewpoint_db.history import Gauges, History
+from reviewpoint_db.siblings import Answer, Siblings
+
+if TYPE_CHECKING:
+    from reviewpoint_db.activity import Activity
+    from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.gauges import PoolGauges
+    from reviewpoint_db.server_view import ServerView
+    from reviewpoint_db.snapshots import ActivitySnapshot
+
+__all__ = ["Live"]
+
+
+_NOT_SERVING: Final = "this process was not started as a server"
+#: Seconds for which a look at the server is shown again.
+_VIEW_LASTS: Final = 1.0
+
+
+class _Database(Protocol):
+    """What this needs of a `Database`, which stands below this module."""
+
+    @property
+    def config(self) -> DatabaseConfig: ...
+
+    @property
+    def activity(self) -> Activity: ...
+
+    def gauges(self) -> PoolGauges: ...
+
+    async def look_at_server(self) -> ServerView: ...
+
+
+class Live:
+    """The memory of one process for the live page; nothing runs before `serving()`.
+
+    Args:
+        database: Whose pools are looked at.
+    """
+
+    def __init__(self, database: _Database) -> None:
+        self._database = database
+        self.history = History()
+        self._siblings: Siblings | None = None
+        self._view: ServerView | None = None
+        self._viewed = 0.0
+        #: Why the other workers of this host cannot be asked, if that is so.
+        self.alone_because: str | None = _NOT_SERVING
+
+    @asynccontextmanager
+    async def serving(self, answer: Callable[[], bytes]) -> AsyncIterator[None]:
+        """Keep the history, and answer the other workers, for as long as the block runs.
+
+        Args:
+            answer: Makes this process's report for the others.
+        """
+        keeping = asyncio.create_task(self.history.keep(self._look))
+        async with AsyncExitStack() as stack:
+            stack.callback(keeping.cancel)
+            try:
+                siblings = Siblings(_identity(self._database.config))
+                await stack.enter_async_context(siblings.serving(answer))
+            except OSError as error:
+                self.alone_because = error.strerror or str(error)
+                logger.warning("The live page shows this worker alone: {}", self.alone_because)
+            else:
+                self._siblings, self.alone_because = siblings, None
+            try:
+                yield
+            finally:
+                self._siblings = None
+
+    async def ask_others(self, timeout: float) -> list[Answer]:
+        """Ask the other workers of this host.
+
+        Args:
+            timeout: Seconds for all of them together.
+        """
+        return await self._siblings.ask(timeout) if self._siblings is not None else []
+
+    async def server(self) -> ServerView:
+        """The server's view; one look a second is enough for however many pages."""
+        now = time.monotonic()
+        if self._view is None or now - self._viewed > _VIEW_LASTS:
+            self._viewed = now
+            self._view = await self._database.look_at_server()
+        return self._view
+
+    def _look(self) -> tuple[Gauges, ActivitySnapshot]:
+        return self.gauges(self._database.gauges()), self._database.activity.snapshot()
+
+    def gauges(self, pools: PoolGauges) -> Gauges:
+        """Take what the page shows of the pools.
+
+        Args:
+            pools: Those of all event loops; before the first there is one that will be made.
+        """
+        config, limit = self._database.config, pools.limit
+        if not pools.pools:
+            limit = config.effective_pool.size + config.effective_pool.max_overflow
+            if "poolclass" in config.engine_options or "pool" in config.engine_options:
+                limit = None  # the application's own kind of pool, of which nothing is known
+        return Gauges(out=pools.out, idle=pools.idle, waiting=pools.waiting, limit=limit)
+
+
+def _identity(config: DatabaseConfig) -> str:
+    """Say which database it is, for processes that may have been started in different folders."""
+    where = config.safe_url
+    if config.in_memory:
+        where = secrets.token_hex(8)  # nobody else sees it
+    elif config.backend == "sqlite":
+        where = str(Path(config.sqlalchemy_url.database or "").absolute())
+    return f"{config.name}\0{where}"

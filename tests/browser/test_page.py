@@ -1,0 +1,118 @@
+"""How the live page behaves: what it asks for, when it pauses, who may see it, how it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.support.server import AsgiServer
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Trouble
+    from tests.support.chromium import Browser
+
+pytestmark = pytest.mark.parametrize("workers", [1], ids=["one worker"], indirect=True)
+POLLS = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/debug/live')).length"
+
+
+def test_it_polls_and_pauses_by_its_button(browser: Browser, trouble: Trouble) -> None:
+    browser.open(trouble.page)
+    browser.wait(lambda: browser.run(POLLS) >= 3, "it does not poll")
+    browser.run("document.getElementById('pause').click()")
+    browser.wait(lambda: browser.text("#freshness").startswith("paused at"), "it does not pause")
+    count = browser.run(POLLS)
+    trouble.leave("GET", "/slow")
+    browser.wait(lambda: trouble.live()["gauges"]["out"] == 1, "somebody holds a connection")
+    assert browser.run(POLLS) <= count + 1  # one may have been under way
+    browser.run("document.getElementById('pause').click()")
+    browser.wait(lambda: "GET /slow" in browser.text("#holders"), "it goes on")
+
+
+def test_it_does_not_poll_in_a_hidden_tab(browser: Browser, trouble: Trouble) -> None:
+    browser.open(trouble.page)
+    browser.wait(lambda: browser.run(POLLS) >= 1, "it does not poll")
+    hide = "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
+    change = "document.dispatchEvent(new Event('visibilitychange'));"
+    # Headless tabs are never hidden, so the page is told that it is.
+    browser.run(hide + change, True)
+    browser.wait(lambda: browser.text("#freshness") == "hidden", "it does not notice")
+    count = browser.run(POLLS)
+    # Nothing would say that nothing happens: two intervals and a half have to pass.
+    browser.run("return new Promise(done => setTimeout(done, 5000))")
+    assert browser.run(POLLS) <= count + 1  # one may have been under way
+    count = browser.run(POLLS)
+    browser.run(hide + change, False)
+    browser.wait(lambda: browser.run(POLLS) > count, "it does not go on")
+
+
+def test_it_says_when_the_application_is_gone(browser: Browser, trouble: Trouble) -> None:
+    browser.open(trouble.page)
+    browser.wait(lambda: "All calm" in browser.text("#headline-text"), "it is calm")
+    trouble.server.kill()
+    browser.wait(
+        lambda: "The application does not answer" in browser.text("#headline-text"), "it is lost"
+    )
+    assert browser.text("#headline-state").lower() == "lost"
+    browser.open("about:blank")
+    browser.complaints()
+
+
+def test_a_stack_is_opened_by_keyboard_and_stays_open(browser: Browser, trouble: Trouble) -> None:
+    trouble.leave("GET", "/slow", 2)
+    browser.open(trouble.page)
+    browser.wait(
+        lambda: browser.run("return document.querySelectorAll('.toggle').length") == 2, "2"
+    )
+    first = browser.driver.find_element(By.CSS_SELECTOR, ".toggle")
+    browser.run("arguments[0].focus()", first)
+    first.send_keys(Keys.ENTER)
+    assert first.get_attribute("aria-expanded") == "true"
+    polls = browser.run(POLLS)
+    browser.wait(lambda: browser.run(POLLS) >= polls + 2, "it polls on")
+    assert browser.run("return document.activeElement === arguments[0]", first)
+    assert first.get_attribute("aria-expanded") == "true"
+    assert "render_report" in browser.text("#holders-body pre")
+
+
+def test_a_screen_reader_hears_of_changes_and_not_of_ages(
+    browser: Browser, trouble: Trouble
+) -> None:
+    trouble.leave("GET", "/slow", 7)
+    browser.wait(lambda: trouble.live()["gauges"]["waiting"] == 2, "the pool is empty")
+    browser.open(trouble.page)
+    browser.wait(lambda: "holds 5 of 5" in browser.text("#headline-text"), "exhausted")
+    said = browser.run("return document.getElementById('announcement').textContent")
+    assert "GET /slow holds 5 of 5 connections" in said
+    shown = browser.text("#headline-text")
+    browser.wait(lambda: browser.text("#headline-text") != shown, "the age changes")
+    assert browser.run("return document.getElementById('announcement').textContent") == said
+    regions = browser.run("return document.querySelectorAll('[aria-live], [role=status]').length")
+    assert regions == 1
+
+
+def test_in_production_it_opens_with_a_password(
+    browser: Browser, postgres_url: str, workers: int, runtime: str
+) -> None:
+    """The browser's own prompt asks for it; the page's polls send it along."""
+    env = {
+        "REVIEWPOINT_DB_URL": postgres_url,
+        "REVIEWPOINT_ENVIRONMENT": "prod",
+        "REVIEWPOINT_DB_DEBUG_TOKEN": "open-sesame",
+        "XDG_RUNTIME_DIR": runtime,
+    }
+    with AsgiServer("tests.browser.app:app", env=env) as server:
+        for path in ("/db", "/db/", "/db/debug/live"):
+            refused = httpx.get(f"{server.url}{path}")
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Basic ")
+            assert b"default" not in refused.content
+        browser.complaints()
+        browser.open(f"{server.url.replace('://', '://ann:open-sesame@')}/db/")
+        browser.wait(lambda: "All calm" in browser.text("#headline-text"), "it does not open")
+        assert browser.text("#environment") == "prod"
+        assert browser.complaints() == []
+        browser.open("about:blank")

@@ -1,0 +1,219 @@
+"""The sentence at the top of the page: it names who is to blame, in these words."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from reviewpoint_db.endpoints.headline import headline
+from reviewpoint_db.endpoints.report import (
+    Blocking,
+    HolderReport,
+    WorkerReport,
+    duration,
+    route_of,
+)
+from reviewpoint_db.history import Gauges
+
+_numbers = count()
+
+
+def holder(route: str, held: float = 1.0, **fields: Any) -> HolderReport:
+    return HolderReport(id=str(next(_numbers)), route=route, held=held, **fields)
+
+
+def worker(
+    *holders: HolderReport, limit: int | None = 5, waiting: int = 0, pid: int = 1, **fields: Any
+) -> WorkerReport:
+    gauges = Gauges(out=len(holders), waiting=waiting, limit=limit)
+    return WorkerReport(pid=pid, gauges=gauges, holders=holders, **fields)
+
+
+def blocking(waiting_pid: int, blocking_pid: int, **fields: Any) -> Blocking:
+    names = {"waiting": f"W{waiting_pid}", "blocking": f"B{blocking_pid}", **fields}
+    return Blocking(waiting_pid=waiting_pid, blocking_pid=blocking_pid, **names)
+
+
+def slow(number: int, held: float = 42.0) -> list[HolderReport]:
+    return [holder("GET /slow", held - n, place="render") for n in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "state", "text"),
+    [
+        ([worker()], "calm", "All calm: 0 of 5 connections in use, nobody waits."),
+        (
+            [worker(holder("GET /a"), limit=None)],
+            "calm",
+            "All calm: 1 connections in use, nobody waits.",
+        ),
+        (
+            [worker(*slow(4))],
+            "busy",
+            "GET /slow has held a connection for 42 s, in render.",
+        ),
+        (
+            [worker(*slow(3, 5.0), holder("GET /a"))],
+            "busy",
+            "Busy: 4 of 5 connections in use, 3 of them by GET /slow, in render; nobody waits.",
+        ),
+        (
+            [worker(holder("GET /a"), waiting=1)],
+            "busy",
+            "Busy: 1 of 5 connections in use, 1 of them by GET /a; 1 request waits.",
+        ),
+        (
+            [WorkerReport(pid=1, gauges=Gauges(out=4, limit=5))],
+            "busy",
+            "Busy: 4 of 5 connections in use; nobody waits.",
+        ),
+        (
+            [worker(*slow(5), waiting=3)],
+            "exhausted",
+            "GET /slow holds 5 of 5 connections, the oldest for 42 s, in render; 3 requests wait.",
+        ),
+        (
+            [worker(*slow(1), holder("GET /a"), limit=2)],
+            "exhausted",
+            "GET /slow holds 1 of 2 connections, for 42 s, in render; nobody waits.",
+        ),
+        (
+            [worker(*slow(5), pid=7, waiting=1), worker(pid=8)],
+            "exhausted",
+            (
+                "GET /slow holds 5 of 5 connections of worker 7, the oldest for 42 s, in render; "
+                "1 request waits."
+            ),
+        ),
+        (
+            [worker(*slow(5)), worker(*slow(5), waiting=2)],
+            "exhausted",
+            (
+                "GET /slow holds 10 of 10 connections, the oldest for 42 s, in render; "
+                "2 requests wait."
+            ),
+        ),
+        (
+            [WorkerReport(pid=1, gauges=Gauges(out=5, waiting=1, limit=5))],
+            "exhausted",
+            "All 5 connections are in use; 1 request waits.",
+        ),
+        (
+            [worker(holder("GET /leak", 125.0, abandoned=True))],
+            "leaking",
+            (
+                "A leak: the task that took a connection for GET /leak 2 min 5 s ago has ended without "
+                "returning it."
+            ),
+        ),
+        (
+            [worker(*[holder("GET /leak", 7.0, abandoned=True) for _ in range(3)])],
+            "leaking",
+            (
+                "A leak: the tasks that took 3 connections for GET /leak have ended without returning "
+                "them, the oldest 7.0 s ago."
+            ),
+        ),
+        (
+            [worker(waiting=2, outage="Connection refused")],
+            "unreachable",
+            "The database accepts no connection: Connection refused; 2 requests wait.",
+        ),
+    ],
+)
+def test_the_words(workers: list[WorkerReport], state: str, text: str) -> None:
+    said = headline(workers)
+    assert (said.state, said.text, said.also) == (state, text, ())
+
+
+def test_whoever_explains_most_connections_comes_first() -> None:
+    leaked = [holder("GET /leak", 60.0, abandoned=True) for _ in range(3)]
+    said = headline([worker(*leaked, *slow(2), waiting=1)])
+    assert said.state == "leaking"
+    assert said.also == (
+        "GET /slow holds 2 of 5 connections, the oldest for 42 s, in render; 1 request waits.",
+    )
+    said = headline([worker(*leaked[:1], *slow(4), waiting=1)])
+    assert said.state == "exhausted"
+    assert said.also[0].startswith("A leak: ")
+    said = headline([worker(*leaked, limit=3)])
+    assert said.state == "leaking"
+    assert said.also == (
+        "GET /leak holds 3 of 3 connections, the oldest for 1 min 0 s; nobody waits.",
+    )
+
+
+def test_an_outage_comes_before_everything() -> None:
+    said = headline([worker(*slow(5), outage="Connection refused")])
+    assert said.state == "unreachable"
+    assert len(said.also) == 1
+
+
+@pytest.mark.parametrize(
+    ("blockings", "text"),
+    [
+        (
+            [blocking(1, 2, seconds=12.0, place="send_mail")],
+            "W1 waits for B2, which is in send_mail (for 12 s).",
+        ),
+        (
+            [blocking(1, 2, blocking_state="idle in transaction")],
+            "W1 waits for B2, which is idle in transaction.",
+        ),
+        ([blocking(1, 2)], "W1 waits for B2, which has the lock."),
+        (
+            [blocking(3, 1), blocking(1, 2, place="send_mail"), blocking(3, 2)],
+            "W1 and 1 more wait for B2, which is in send_mail.",
+        ),
+        # A deadlock, until the server ends it.
+        ([blocking(1, 2), blocking(2, 1)], "W1 and 1 more wait for B2, which has the lock."),
+    ],
+)
+def test_a_chain_is_told_from_its_end(blockings: list[Blocking], text: str) -> None:
+    said = headline([worker()], blockings)
+    assert (said.state, said.text) == ("blocked", text)
+
+
+def test_those_who_only_wait_for_a_lock_are_not_blamed_for_an_empty_pool() -> None:
+    culprit = holder("PATCH /papers", backend_pid=1, place="send_mail")
+    waiting = [holder("POST /reviews", backend_pid=n) for n in range(2, 6)]
+    blockings = [
+        blocking(n, 1, waiting="POST /reviews", blocking="PATCH /papers", place="send_mail")
+        for n in range(2, 6)
+    ]
+    said = headline([worker(culprit, *waiting, waiting=9)], blockings)
+    assert said.state == "blocked"
+    assert said.text == "POST /reviews and 3 more wait for PATCH /papers, which is in send_mail."
+
+
+def test_silent_workers_are_told_of() -> None:
+    said = headline([worker()], silent=[7])
+    assert said.state == "busy"
+    assert said.text.startswith("Worker 7 does not answer: ")
+    said = headline([worker(*slow(5))], silent=[7, 8])
+    assert said.state == "exhausted"
+    assert said.also[0].startswith("Workers 7, 8 do not answer: ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (7505.0, "2 h 5 min")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("origin", "route"),
+    [
+        ("PATCH /papers/{id} app.patch_paper [abc]", "PATCH /papers/{id}"),
+        ("GET /papers", "GET /papers"),
+        ("nightly job", "nightly job"),
+        ("Nightly /papers", "Nightly /papers"),
+        ("job", "job"),
+    ],
+)
+def test_routes(origin: str, route: str) -> None:
+    assert route_of(origin) == route

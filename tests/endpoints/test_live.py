@@ -1,0 +1,291 @@
+"""The document behind the live page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.pool import NullPool
+
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.endpoints.live import live_figures, serving
+from reviewpoint_db.endpoints.report import HolderReport, Notice, Statement, Waiter, WorkerReport
+from reviewpoint_db.history import Gauges, Sample
+from reviewpoint_db.siblings import Siblings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for sockets: their paths may have no more than 107 characters."""
+    with TemporaryDirectory(prefix="rp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+def config(url: str, **settings: Any) -> DatabaseConfig:
+    pool = PoolConfig(size=2, max_overflow=0, timeout=5.0)
+    return DatabaseConfig(url=url, environment="dev", pool=pool, **settings)
+
+
+@pytest.fixture
+async def database(database_url: str, runtime: Path) -> AsyncIterator[Database]:
+    async with Database(config(database_url)) as started, serving(started):
+        yield started
+
+
+async def figures(database: Database) -> Any:
+    reply = await live_figures(database)
+    assert reply.status == 200
+    assert reply.headers["cache-control"] == "no-store"
+    return json.loads(reply.body)
+
+
+async def until(database: Database, holds: Any) -> Any:
+    async with asyncio.timeout(20):
+        while not holds(found := await figures(database)):
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_it_says_who_holds_what_and_where_they_are(database: Database) -> None:
+    done = asyncio.Event()
+
+    async def send_mail() -> None:
+        await done.wait()
+
+    async def job() -> None:
+        async with database.session(origin="nightly job") as session:
+            await session.execute(text("select 42"))
+            await send_mail()
+
+    task = asyncio.create_task(job())
+    found = await until(
+        database, lambda live: [each["place"] for each in live["holders"]] == ["send_mail"]
+    )
+    (holder,) = found["holders"]
+    assert (holder["route"], holder["place"]) == ("nightly job", "send_mail")
+    assert (holder["pid"], holder["abandoned"]) == (os.getpid(), False)
+    assert (holder["statement"], holder["state"]) == ("select ?", "idle in transaction")
+    functions = [frame["function"].rpartition(".")[2] for frame in holder["stack"]]
+    assert functions == ["job", "send_mail", "wait"]
+    assert found["gauges"] == {"out": 1, "idle": 0, "waiting": 0, "limit": 2}
+    assert found["statements"][0]["origin"] == "nightly job"
+    assert "p%40ss" not in json.dumps(found)
+    done.set()
+    await task
+    assert (await figures(database))["holders"] == []
+
+
+async def test_it_says_who_waits(database: Database) -> None:
+    async def job(release: asyncio.Event) -> None:
+        async with database.read_session(origin="a reader") as session:
+            await session.connection()
+            await release.wait()
+
+    release = asyncio.Event()
+    tasks = [asyncio.create_task(job(release)) for _ in range(4)]
+    found = await until(database, lambda live: live["gauges"]["waiting"] == 2)
+    (waiter,) = found["waiters"]
+    assert (waiter["route"], waiter["count"]) == ("a reader", 2)
+    assert found["headline"]["state"] == "exhausted"
+    release.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_it_says_who_waits_for_a_lock(postgres_url: str, runtime: Path) -> None:
+    async with Database(config(postgres_url)) as database, serving(database):
+        async with database.session() as session:
+            await session.execute(text("create table papers (id int)"))
+            await session.execute(text("insert into papers values (1)"))
+            await session.commit()
+
+        async def second() -> None:
+            async with database.session(origin="the second") as session:
+                await session.execute(text("update papers set id = 3"))
+
+        async with database.session(origin="the first") as session:
+            await session.execute(text("update papers set id = 2"))
+            task = asyncio.create_task(second())
+            found = await until(database, lambda live: live["blockings"])
+        await task
+    (blocking,) = found["blockings"]
+    assert (blocking["waiting"], blocking["blocking"]) == ("the second", "the first")
+    assert blocking["waiting_statement"] == "update papers set id = ?"
+    assert found["headline"]["state"] == "blocked"
+    assert found["headline"]["text"].startswith("the second waits for the first, which is in ")
+    assert found["server_error"] is None
+
+
+async def test_one_that_we_do_not_know_is_named_as_the_server_does(
+    postgres_url: str, runtime: Path
+) -> None:
+    async with (
+        Database(config(postgres_url)) as database,
+        Database(config(postgres_url, name="stranger")) as stranger,
+        serving(database),
+    ):
+        async with stranger.session() as session:
+            await session.execute(text("create table papers (id int)"))
+            await session.commit()
+            await session.execute(text("lock table papers"))
+
+            async def second() -> None:
+                async with database.session(origin="ours") as session:
+                    await session.execute(text("select from papers"))
+
+            task = asyncio.create_task(second())
+            found = await until(database, lambda live: live["blockings"])
+        await task
+    (blocking,) = found["blockings"]
+    assert blocking["waiting"] == "ours"
+    assert blocking["blocking"].startswith("stranger@")
+    assert blocking["blocking_state"] == "idle in transaction"
+
+
+async def test_other_workers_are_added_up(postgres_url: str, runtime: Path) -> None:
+    other = WorkerReport(
+        pid=7,
+        gauges=Gauges(out=2, waiting=1, limit=2),
+        holders=(HolderReport(id="7-1", route="GET /slow", held=42.0, pid=7),),
+        waiters=(Waiter(route="GET /slow", count=1, longest=3.0),),
+        history=(Sample(2, Gauges(out=2)),),
+        statements=(
+            Statement(statement="select ?", seconds=9.0, count=3, origin="GET /slow"),
+            Statement(statement="select ?, ?", seconds=0.1, count=1, origin=None),
+        ),
+        notices=(Notice(at=1.0, kind="leak", text="a leak", pid=7),),
+    )
+    third = msgspec.structs.replace(
+        other,
+        pid=8,
+        holders=(),
+        statements=(msgspec.structs.replace(other.statements[0], seconds=2.0),),
+    )
+    async with Database(config(postgres_url)) as database, serving(database):
+        identity = f"default\0{database.config.safe_url}"
+        folder = next(runtime.iterdir())
+        (
+            one,
+            two,
+            odd,
+        ) = (Siblings(identity, folder) for _ in range(3))
+        async with (
+            one.serving(lambda: msgspec.json.encode(other)),
+            two.serving(lambda: msgspec.json.encode(third)),
+            odd.serving(lambda: b'{"of": "another version"}'),
+        ):
+            found = await figures(database)
+    assert found["gauges"] == {"out": 4, "idle": 0, "waiting": 2, "limit": 6}
+    assert found["waiters"] == [{"route": "GET /slow", "count": 2, "longest": 3.0}]
+    assert [(each["seconds"], each["count"]) for each in found["statements"]] == [
+        (9.0, 6),
+        (0.1, 1),
+    ]
+    assert [each["pid"] for each in found["notices"]] == [7, 7]
+    assert found["history"][0]["gauges"]["out"] == 4
+    assert found["workers_note"] == f"3 of 4 workers of this host answered; silent: {os.getpid()}."
+    assert [(each["pid"], each["asked"]) for each in found["workers"]] == [
+        (7, False),
+        (8, False),
+        (os.getpid(), True),
+        (os.getpid(), False),
+    ]
+    assert found["headline"]["text"].startswith("GET /slow holds 1 of 4 connections")
+    assert found["headline"]["also"][0].startswith(f"Worker {os.getpid()} does not answer")
+
+
+async def test_two_real_workers_of_one_database_find_each_other(
+    database: Database, database_url: str
+) -> None:
+    async with Database(config(database_url)) as other, serving(other):
+        found = await figures(database)
+        assert (
+            found["workers_note"]
+            == "All 2 workers of this host answered: the figures are their sum."
+        )
+        assert found["gauges"]["limit"] == 4
+    found = await figures(database)
+    assert found["workers_note"] == "This is the only worker on this host that uses the database."
+
+
+async def test_private_databases_are_nobody_elses(runtime: Path) -> None:
+    """Two processes may each have an in-memory database: these are two."""
+    settings = DatabaseConfig(url="sqlite:///:memory:", environment="dev")
+    async with (
+        Database(settings) as one,
+        serving(one),
+        Database(settings) as two,
+        serving(two),
+    ):
+        assert len((await figures(one))["workers"]) == 1
+
+
+async def test_without_a_private_folder_it_shows_this_worker_alone(
+    sqlite_url: str, runtime: Path
+) -> None:
+    (runtime / f"reviewpoint_db-{os.getuid()}").mkdir(mode=0o777)
+    (runtime / f"reviewpoint_db-{os.getuid()}").chmod(0o777)
+    async with Database(config(sqlite_url)) as database, serving(database):
+        note = (await figures(database))["workers_note"]
+    assert note.startswith("This worker alone: the others cannot be asked (")
+    assert "not a folder of this user alone" in note
+
+
+async def test_it_answers_without_having_been_started(sqlite_url: str) -> None:
+    database = Database(config(sqlite_url))
+    found = await figures(database)
+    assert found["gauges"]["limit"] == 2
+    assert "not started as a server" in found["workers_note"]
+    assert database.existing_engine is None
+
+
+async def test_of_a_pool_of_another_kind_there_is_nothing_to_show(sqlite_url: str) -> None:
+    settings = config(sqlite_url, engine_options={"poolclass": NullPool})
+    async with Database(settings) as database, database.session() as session:
+        await session.execute(text("select 42"))
+        found = await figures(database)
+    assert found["gauges"]["limit"] is None
+    assert found["headline"]["state"] == "calm"
+
+
+async def test_the_configuration_shows_no_secret(sqlite_url: str) -> None:
+    settings = DatabaseConfig(
+        url="postgresql://ann:s3cret@db/papers",
+        read_url="postgresql://ann:s3cret@replica/papers",
+        environment="dev",
+        engine_options={"connect_args": {"password": "s3cret"}},
+    )
+    reply = await live_figures(Database(settings))
+    assert b"s3cret" not in reply.body
+    shown = json.loads(reply.body)["configuration"]
+    assert shown["url"].endswith("@db/papers")
+    assert shown["read_url"].endswith("@replica/papers")
+    assert shown["pool.size"] == settings.effective_pool.size
+    assert "engine_options" not in shown
+
+
+async def test_many_pages_cost_the_server_one_look_a_second(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    look = Database.look_at_server
+
+    async def counted(self: Database) -> Any:
+        looks.append(None)
+        return await look(self)
+
+    monkeypatch.setattr(Database, "look_at_server", counted)
+    first = await database.live.server()
+    assert await database.live.server() is first
+    assert len(looks) == 1
