@@ -29,6 +29,7 @@ from sqlalchemy import text
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.server_view import application_prefix
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -218,10 +219,17 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
         "select name, setting::int from pg_settings where name in"
         " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
     )
+    # Nobody knows how far the others' pools will grow: what they have now is the least.
+    counting = text(
+        "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+        " and not starts_with(application_name, :own)"
+    )
+    own = {"own": application_prefix(database.config)}
     async with database.read_session(origin="system checks") as session:
         settings = {name: int(value) for name, value in await session.execute(query)}
+        others = int((await session.execute(counting, own)).scalar_one())
     limit = settings.pop("max_connections")
-    free = limit - sum(settings.values())
+    free = limit - sum(settings.values()) - others
     pool = database.config.effective_pool
     wanted = processes * (pool.size + pool.max_overflow)
     if wanted <= free:
@@ -233,7 +241,7 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
             message=(
                 f"{processes} processes x (pool.size {pool.size} + pool.max_overflow "
                 f"{pool.max_overflow}) = {wanted} connections, but the server has {free} "
-                f"(max_connections {limit} minus the reserved ones)."
+                f"(max_connections {limit} minus the reserved ones and {others} of others)."
             ),
             fix=(
                 f"lower the pool to {max(1, free // processes)} connections a process, raise "

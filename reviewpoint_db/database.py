@@ -24,6 +24,7 @@ from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
 from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
+from reviewpoint_db.pending import PendingMigrations
 from reviewpoint_db.pool import CLOSE_TIMEOUT
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.server_view import ServerView, look_at_server
@@ -84,6 +85,8 @@ class Database:
         self.activity = Activity(self.config.name)
         self.started = False
         self.draining = False
+        #: Whether migrations are pending, where it is known what they are.
+        self.pending: PendingMigrations | None = None
         self._memory: MemoryDatabase | None = None
         self._engines = EnginesByLoop(self._create_engine)
         self._started_loops = StartedLoops()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
+from loguru import logger
 from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from reviewpoint_db.activity import Activity
     from reviewpoint_db.backend import Backend
     from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.pending import PendingMigrations
 
 __all__ = (
+    "LATE_FOR",
     "SATURATED_AFTER",
     "Cause",
     "Check",
@@ -45,11 +49,13 @@ __all__ = (
 )
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-Cause = Literal["unreachable", "saturated", "check_failed"]
+Cause = Literal["unreachable", "check_failed", "saturated", "event_loop_late", "migrations_pending"]
 Check = Callable[[], Awaitable[bool | None]]
 
 #: Seconds without a free slot after which a pool counts as saturated.
 SATURATED_AFTER: Final = 5.0
+#: Seconds for which a late event loop is told of.
+LATE_FOR: Final = 30.0
 _Timing = tuple[float, float]  # seconds: connecting, and one round trip
 _TOO_MANY_CLIENTS: Final = "53300"
 
@@ -58,7 +64,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One of the things that were looked at.
 
     Args:
-        name: "connection", "pool", or the name an application gave to its own check.
+        name: "connection", "pool", "event_loop", "migrations", or the name an application gave to its own check.
         status: What it says by itself.
         connected_in: Seconds until a connection was there, for "connection".
         latency: Seconds it took then; None where nothing was measured.
@@ -78,13 +84,14 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a database at one moment.
 
     Args:
-        status: "healthy"; "degraded": reachable, but the pool has been full for `SATURATED_AFTER`;
-            "unhealthy": unreachable, or a check of the application failed.
+        status: "healthy"; "degraded": reachable, but the pool has been full for `SATURATED_AFTER`,
+            the event loop was late, or migrations are pending; "unhealthy": unreachable, or a check of the application failed.
         cause: Why it is not healthy.
         connected_in: Seconds until a connection was there; None when there was none.
         latency: Seconds of one round trip on it.
         checked_at: When the check ended.
-        checks: What was looked at: "connection", "pool", then the application's own.
+        checks: What was looked at: "connection", "pool", "event_loop" when it was late in the last
+            `LATE_FOR` seconds, "migrations" when some are pending, then the application's own.
     """
 
     status: Status
@@ -103,6 +110,12 @@ class _Database(Protocol):
 
     @property
     def engine(self) -> AsyncEngine: ...
+
+    @property
+    def activity(self) -> Activity: ...
+
+    @property
+    def pending(self) -> PendingMigrations | None: ...
 
     @property
     def checks(self) -> Mapping[str, Check]: ...
@@ -153,8 +166,12 @@ class HealthProbe:
 
     async def _check(self) -> HealthReport:
         timeout = self._database.config.health_timeout
-        checks = {
+        ours = {
             "connection": asyncio.create_task(self._connection(timeout)),
+            "migrations": asyncio.create_task(self._migrations()),
+        }
+        checks = {
+            **ours,
             **{
                 name: asyncio.create_task(_own_check(name, check))
                 for name, check in self._database.checks.items()
@@ -166,9 +183,12 @@ class HealthProbe:
             for task in checks.values():
                 if not task.done():
                     self._leave(task)
-        results = [_result(name, task, timeout) for name, task in checks.items()]
-        connection = results.pop(0)
-        return _report(connection, self._pool(), results)
+        connection, migrations, *others = (
+            _result(name, task, timeout) for name, task in checks.items()
+        )
+        # Whatever else kept it from an answer, the connection's check has told.
+        pending = [migrations] if migrations.status == "degraded" else []
+        return _report(connection, self._pool(), [*self._event_loop(), *pending], others)
 
     def _leave(self, task: asyncio.Task[CheckResult]) -> None:
         """Cancel what is late without waiting for it: what hangs may hang in its cleanup too."""
@@ -228,6 +248,24 @@ class HealthProbe:
             await greenlet_spawn(record.close)
         return connected - started, latency
 
+    async def _migrations(self) -> CheckResult:
+        detail = None
+        if self._database.pending is not None:
+            try:
+                detail = await self._database.pending.look(self._database.engine)
+            except Exception as error:  # noqa: BLE001  migration scripts are code, and raise what they like
+                logger.debug("Migrations could not be checked: {}", safe_error(error))
+        status: Status = "healthy" if detail is None else "degraded"
+        return CheckResult(name="migrations", status=status, detail=detail)
+
+    def _event_loop(self) -> list[CheckResult]:
+        late = self._database.activity.loop_late
+        ago = float("inf") if late is None else time.monotonic() - late[0]
+        if late is None or ago > LATE_FOR:
+            return []
+        detail = f"was late by {late[1] * 1000:.0f} ms, {ago:.0f} s ago"
+        return [CheckResult(name="event_loop", status="degraded", detail=detail)]
+
     def _pool(self) -> CheckResult:
         try:
             pool = elastic_pool(self._database.engine)
@@ -284,7 +322,12 @@ def _result(name: str, task: asyncio.Task[CheckResult], timeout: float) -> Check
     return CheckResult(name=name, status="unhealthy", detail=f"no answer within {timeout:g} s")
 
 
-def _report(connection: CheckResult, pool: CheckResult, others: list[CheckResult]) -> HealthReport:
+def _report(
+    connection: CheckResult,
+    pool: CheckResult,
+    ours: list[CheckResult],
+    others: list[CheckResult],
+) -> HealthReport:
     status: Status = "healthy"
     cause: Cause | None = None
     if connection.status == "unhealthy":
@@ -293,13 +336,16 @@ def _report(connection: CheckResult, pool: CheckResult, others: list[CheckResult
         status, cause = "unhealthy", "check_failed"
     elif "degraded" in {connection.status, pool.status}:
         status, cause = "degraded", "saturated"
+    elif ours:
+        status = "degraded"
+        cause = "event_loop_late" if ours[0].name == "event_loop" else "migrations_pending"
     return HealthReport(
         status=status,
         cause=cause,
         connected_in=connection.connected_in,
         latency=connection.latency,
         checked_at=datetime.now(UTC),
-        checks=(connection, pool, *others),
+        checks=(connection, pool, *ours, *others),
     )
 
 

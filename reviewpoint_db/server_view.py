@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from reviewpoint_db.activity import Activity
     from reviewpoint_db.config import DatabaseConfig
 
-__all__ = ["Blocking", "ServerConnection", "ServerView", "look_at_server"]
+__all__ = [
+    "Blocking",
+    "ServerConnection",
+    "ServerView",
+    "application_prefix",
+    "look_at_server",
+]
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +83,7 @@ async def look_at_server(database: _Database) -> ServerView:
                 figures, connections = await look_at_file(driver, config, holders)
             else:
                 figures = await figures_of(driver)
-                connections = await connections_of(driver, _application(config))
+                connections = await connections_of(driver, application_prefix(config))
                 # Once more, for those who came while this one connected; the earlier look wins,
                 # since it is the one before whoever blocks has gone on.
                 holders = (*database.activity.holders(stacks=True), *holders)
@@ -94,7 +100,7 @@ async def look_at_server(database: _Database) -> ServerView:
     )
 
 
-def _application(config: DatabaseConfig) -> str:
+def application_prefix(config: DatabaseConfig) -> str:
     """The beginning that the `application_name` of all processes of this application has."""
     name: str = config.connect_args()["server_settings"]["application_name"]
     database, at, _ = name.partition("@")

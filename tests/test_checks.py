@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +117,20 @@ async def test_rpdb005_more_connections_than_the_server_has(postgres_url: str) -
     assert list(findings) == ["RPDB005"]
     assert "100 processes x (pool.size 10 + pool.max_overflow 5) = 1500" in str(findings["RPDB005"])
     assert await found(config, processes=1) == {}
+
+
+async def test_rpdb005_counts_what_others_have_on_the_server(
+    own_postgres: PostgresServer, own_url: str
+) -> None:
+    limit = int(own_postgres.psql("show max_connections").strip())
+    config = config_of(own_url, pool=PoolConfig(size=limit - 6, max_overflow=0))
+    assert await found(config) == {}
+    stranger = config_of(f"{own_url}?application_name=psql", name="stranger")
+    async with Database(stranger) as other, contextlib.AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(other.engine.connect())
+        findings = await found(config)
+        assert "minus the reserved ones and 6 of others" in findings["RPDB005"].message
 
 
 async def test_rpdb005_takes_the_configured_number_of_processes(postgres_url: str) -> None:

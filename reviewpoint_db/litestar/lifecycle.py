@@ -17,6 +17,7 @@ from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.endpoints.live import serving as serving_live
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.migrations import Migrations
+from reviewpoint_db.pending import PendingMigrations
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -55,9 +56,12 @@ class Lifecycle:
                 if binding.path is not None and binding.access.mounted:
                     await self._running.enter_async_context(serving_live(database))
                 serving.enter_context(on_sigterm(database.begin_draining))
+                migrations = Migrations.of(binding.alchemy)
+                if migrations.present():
+                    database.pending = PendingMigrations(migrations.state_of)
                 await check_at_start(
                     database,
-                    migrations=Migrations.of(binding.alchemy),
+                    migrations=migrations,
                     guarded=binding.guarded,
                 )
             databases = [binding.database for binding in self._bindings]
