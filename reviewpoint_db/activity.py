@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 
@@ -21,6 +21,9 @@ from reviewpoint_db.holder import Holder, HolderSnapshot, Work
 from reviewpoint_db.slowest import Slowest
 from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind
 from reviewpoint_db.statements import shape_of
+
+if TYPE_CHECKING:
+    from reviewpoint_db.transaction import UnitOfWork
 
 __all__ = [
     "BUCKETS",
@@ -175,6 +178,14 @@ class Activity:
             logger.info("{} returned its connection after {:.1f} s", holder.name, used)
         if self._sinks:
             self._tell("use", used)
+
+    def request_ended(self, unit: UnitOfWork) -> None:
+        """Have those who still hold a connection for a request remember its name."""
+        if self._holders:
+            with self._lock:
+                holders = [*self._holders]
+            for holder in holders:
+                holder.outlive(unit)
 
     def waiting(self, waiter: Holder) -> None:
         """Record that somebody waits for a connection."""

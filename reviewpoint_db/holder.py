@@ -15,6 +15,7 @@ from reviewpoint_db.statements import shape_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.backend import Backend
+    from reviewpoint_db.transaction import UnitOfWork
 
 __all__ = ["Holder", "HolderSnapshot", "HolderState", "Work"]
 
@@ -59,6 +60,7 @@ class Holder:
     __slots__ = (
         "_backend",
         "_driver",
+        "_ended",
         "_origin",
         "_task",
         "_unit",
@@ -101,16 +103,27 @@ class Holder:
         self._task = weakref.ref(task) if task is not None else None
         self._unit = weakref.ref(next(iter(units.values()))) if units else None
         self._origin = None if units else current_origin.get()
+        #: The request, once it is over.
+        self._ended: Origin | None = None
+
+    def outlive(self, unit: UnitOfWork) -> None:
+        """Keep the name of a request that is over: whoever holds its connection on is a leak."""
+        if self._unit is not None and self._unit() is unit:
+            self._ended = Origin(unit.origin, unit.request_id)
 
     @property
     def handler(self) -> str | None:
         """The handler, or the named session, that it is for; without a request's id."""
+        if self._ended is not None:
+            return self._ended.handler
         unit = self._unit() if self._unit is not None else None
         return unit.origin if unit is not None else self._origin
 
     @property
     def origin(self) -> str | None:
         """The request or the named session that it is for, if it is for one."""
+        if self._ended is not None:
+            return str(self._ended)
         unit = self._unit() if self._unit is not None else None
         return str(Origin(unit.origin, unit.request_id)) if unit is not None else self._origin
 

@@ -170,10 +170,12 @@ class UnitOfWork:
         finally:  # cancelled in between, the other one still holds its connection
             if self._read_session is not None:
                 await self._database.end(self._read_session)
+            self._database.activity.request_ended(self)
 
     def close(self) -> None:
         """Release a unit that was never used: nothing to send, so nothing to wait for."""
         self._released = True
+        self._database.activity.request_ended(self)
 
     def _warn_of_lost_changes(self, session: AsyncSession) -> None:
         """Say so when a successful request leaves changes behind that nobody committed."""

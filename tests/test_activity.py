@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from reviewpoint_db.activity import BUCKETS, Activity, Event, Histogram, Holder
+from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_origin, current_units
+from reviewpoint_db.database import Database
 from reviewpoint_db.transaction import UnitOfWork
 from tests.support.logs import logged
 
@@ -40,6 +43,30 @@ def test_a_duration_beyond_all_buckets_counts_too() -> None:
     assert histogram.snapshot().percentile(0.5) == BUCKETS[-1] * 10
     histogram.record(0)
     assert histogram.snapshot().percentile(0.5) == BUCKETS[0]
+
+
+async def test_a_connection_that_outlives_its_request_is_still_named_by_it(
+    sqlite_url: str,
+) -> None:
+    async with Database(DatabaseConfig(url=sqlite_url)) as database:
+        for use in (True, False):
+            scope: dict[str, Any] = {"headers": [(b"x-request-id", b"abc")]}
+            unit: UnitOfWork | None = UnitOfWork(
+                database, scope=scope, origin=lambda _scope: "GET /leak leak"
+            )
+            assert unit is not None
+            token = current_units.set({"default": unit})
+            async with database.engine.connect() as connection:
+                current_units.reset(token)
+                if use:
+                    assert await unit.session.scalar(text("select 42")) == 42
+                    await unit.release()
+                else:
+                    unit.close()
+                unit = None
+                (holder,) = database.activity.holders()
+                assert (holder.handler, holder.origin) == ("GET /leak leak", "GET /leak leak [abc]")
+                assert await connection.scalar(text("select 42")) == 42
 
 
 async def test_everything_is_counted_and_a_snapshot_stays_as_it_was() -> None:
