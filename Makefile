@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lowest check format coverage bench mutants wheel constraints docs clean
+.PHONY: help run browser test test-lowest check format coverage bench mutants wheel constraints docs clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,14 +52,25 @@ run: $(VENV)/.run ## Serve the example application on http://127.0.0.1:8000.
 	@echo "  the example        http://127.0.0.1:$(PORT)/"
 	@echo "  its API            http://127.0.0.1:$(PORT)/schema"
 	@echo "  health             http://127.0.0.1:$(PORT)/db/health"
+	@echo "  the live page      http://127.0.0.1:$(PORT)/db/"
 	@echo "  debug              http://127.0.0.1:$(PORT)/db/debug"
 	@echo
 	$(BIN)/python -m uvicorn example_app.app:app --host 127.0.0.1 --port $(PORT)
 
-test: $(VENV)/.dev ## Run all tests, on SQLite and on PostgreSQL servers of their own.
+# The live page is tested in a real browser; its tests fail, and say so, where there is none.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	else \
+		echo "tests/browser needs a browser: apt-get install -y chromium chromium-driver"; \
+	fi
+
+test: $(VENV)/.dev browser ## Run all tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
-test-lowest: $(LOWEST)/.test ## Run all tests on the lowest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)/.test browser ## Run all tests on the lowest versions that pyproject.toml allows.
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \
 		$(PYTEST_ARGS) $(TESTS)
 
@@ -74,7 +85,7 @@ format: $(VENV)/.dev ## Let ruff format the code and fix what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: $(VENV)/.dev ## Run all tests and demand 100% branch coverage of the package.
+coverage: $(VENV)/.dev browser ## Run all tests and demand 100% branch coverage of the package.
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 	$(BIN)/coverage combine --quiet
