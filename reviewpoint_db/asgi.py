@@ -16,6 +16,7 @@ from loguru import logger
 from reviewpoint_db.context import current_units
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.server_timing import telling_times
 from reviewpoint_db.transaction import CommitMode, UnitOfWork
 
 if TYPE_CHECKING:
@@ -72,7 +73,15 @@ class UnitOfWorkMiddleware:
         open_session: Opens the session of a scope in the database's place.
     """
 
-    __slots__ = ("_app", "_commit", "_database", "_name", "_open_session", "_origin")
+    __slots__ = (
+        "_app",
+        "_commit",
+        "_database",
+        "_name",
+        "_open_session",
+        "_origin",
+        "_tells_times",
+    )
 
     def __init__(
         self,
@@ -89,6 +98,7 @@ class UnitOfWorkMiddleware:
         self._commit = commit
         self._origin = origin
         self._open_session = open_session
+        self._tells_times = database.config.effective_environment == "dev"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -112,6 +122,8 @@ class UnitOfWorkMiddleware:
         )
         if self._commit == "manual" and scope["type"] == "http":
             send = _noting_success(unit, send)
+        if self._tells_times and scope["type"] == "http":
+            send = telling_times(unit, send)
         token = current_units.set(units)
         try:
             await self._app(scope, receive, send)

@@ -21,6 +21,7 @@ from reviewpoint_db.session import state_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
+    from reviewpoint_db.holder import Work
 
 __all__ = ["CommitMode", "SessionBlock", "UnitOfWork", "end_session"]
 
@@ -128,6 +129,13 @@ class UnitOfWork:
     def dirty(self) -> bool:
         """Whether the session is in a transaction that nobody ended yet."""
         return self._session is not None and self._session.in_transaction()
+
+    @property
+    def works(self) -> list[Work]:
+        """What its sessions have done so far; nothing of those that took no connection."""
+        sessions = (self._session, self._read_session)
+        works = [state_of(session).work for session in sessions if session is not None]
+        return [work for work in works if work is not None]
 
     @property
     def origin(self) -> str:
