@@ -15,6 +15,7 @@ from reviewpoint_db import default
 from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.endpoints.live import serving as serving_live
+from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.pending import PendingMigrations
@@ -72,6 +73,10 @@ class Lifecycle:
         for binding in self._bindings:
             # Listeners still run now and may use the database a last time.
             _emit(app, "db.stopped", {"database": binding.database.name})
+
+    def freeze(self) -> None:
+        """Freeze what is there until the stop; the last `on_startup` hook, after all lifespans."""
+        self._running.enter_context(frozen())
 
     async def stop(self) -> None:
         """Stop what was started, the last one first; the application may start again."""

@@ -65,6 +65,8 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         create_all: Create the tables that are missing at the start; refused in prod.
         alembic_config: Where the migrations are that `litestar database` runs.
         include_in_schema: Show the routes in the application's OpenAPI schema.
+        freeze_gc: Keep the garbage collector off all that the start-up made, while the application
+            runs: shorter pauses. Of several plugins, one that says so is enough.
 
     Raises:
         ConfigurationError: A setting is wrong; the message names it and the way out.
@@ -84,10 +86,12 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         create_all: bool = False,
         alembic_config: AlembicAsyncConfig | None = None,
         include_in_schema: bool = False,
+        freeze_gc: bool = False,
     ) -> None:
         self._guards = tuple(guards or ())
         self._debug_token = debug_token
         self._include_in_schema = include_in_schema
+        self._freeze_gc = freeze_gc
         path = _checked_path(path)
         if config is None or isinstance(config, DatabaseConfig):
             own = own_config(
@@ -164,7 +168,8 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         ours = [plugin for plugin in app_config.plugins if isinstance(plugin, ReviewPointDBPlugin)]
         if self is ours[0]:
             bindings = [binding for plugin in ours for binding in plugin.bindings]
-            setup = Setup(bindings)
+            freeze_gc = any(plugin._freeze_gc for plugin in ours)  # noqa: SLF001 - of our class
+            setup = Setup(bindings, freeze_gc=freeze_gc)
             # `litestar database` looks for exactly this plugin, and takes all configurations of
             # the application from the last one that it finds: so there is one.
             alchemy = SQLAlchemyInitPlugin([binding.alchemy for binding in bindings])

@@ -39,14 +39,16 @@ class Setup(InitPlugin):
 
     Args:
         bindings: Those of all our plugins.
+        freeze_gc: Whether one of them asks for it.
 
     Raises:
         ConfigurationError: Two of them have something in common that they must not.
     """
 
-    def __init__(self, bindings: Sequence[Binding]) -> None:
+    def __init__(self, bindings: Sequence[Binding], *, freeze_gc: bool) -> None:
         refuse_equals(bindings)
         self._bindings = bindings
+        self._freeze_gc = freeze_gc
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Change the application."""
@@ -63,6 +65,8 @@ class Setup(InitPlugin):
         lifecycle = Lifecycle(self._bindings)
         app_config.lifespan.insert(0, lifecycle.lifespan)
         app_config.on_shutdown.append(lifecycle.stop)
+        if self._freeze_gc:
+            app_config.on_startup.append(lifecycle.freeze)
         return app_config
 
     def _add_sessions(self, app_config: AppConfig, binding: Binding) -> None:

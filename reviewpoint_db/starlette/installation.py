@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.endpoints.live import serving
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
 from reviewpoint_db.starlette.routes import RoutesMiddleware
@@ -42,6 +43,8 @@ class Installed(NamedTuple):
     guarded: bool
     #: Whether the debug routes exist.
     observed: bool
+    #: Whether the garbage collector leaves alone what the start-up made.
+    freeze_gc: bool
 
     def __str__(self) -> str:
         where = "without routes" if self.path is None else f"at {self.path or '/'}"
@@ -123,7 +126,9 @@ class Installation:
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[Any]:
             async with self.run(), theirs(app) as state:
-                yield state
+                freezes = any(one.freeze_gc for one in self.installed)
+                with frozen() if freezes else nullcontext():
+                    yield state
 
         router.lifespan_context = self.lifespan = lifespan
 
