@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,17 @@ async def test_other_workers_are_added_up(postgres_url: str, runtime: Path) -> N
     ]
     assert found["headline"]["text"].startswith("GET /slow holds 1 of 4 connections")
     assert found["headline"]["also"][0].startswith(f"Worker {os.getpid()} does not answer")
+
+
+async def test_a_worker_that_says_nothing_is_told_of(database: Database, runtime: Path) -> None:
+    (own,) = runtime.glob("*/*.sock")
+    key = own.name.partition("-")[0]
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(own.with_name(f"{key}-7-abcd.sock")))
+        hanging.listen()
+        found = await figures(database)
+    assert found["workers_note"] == "1 of 2 workers of this host answered; silent: 7."
+    assert found["headline"]["text"].startswith("Worker 7 does not answer")
 
 
 async def test_two_real_workers_of_one_database_find_each_other(
