@@ -27,6 +27,16 @@ class Backend(Protocol):
     def in_transaction(self, driver: Any) -> bool:
         """Whether a transaction is open on the connection. No I/O."""
 
+    def is_rolled_back(self, driver: Any) -> bool:
+        """Whether an error has ended the transaction that it happened in. No I/O."""
+
+    def check_commit(self, connection: Any) -> None:
+        """Raise when COMMIT would store nothing; asked in a greenlet, and after an error only.
+
+        Args:
+            connection: As SQLAlchemy adapted it.
+        """
+
     def pid(self, driver: Any) -> int | None:
         """The server's process behind the connection, where there is one. No I/O."""
 

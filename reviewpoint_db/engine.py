@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final
+from weakref import WeakSet
 
 from loguru import logger
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
@@ -109,13 +110,30 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
 
 def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
     """Listen for errors, and remember for them what the connection was doing."""
-    _mark_failed_commits(engine.dialect, backend)
+    #: Drivers' connections that met an error, since which nobody asked about their transaction.
+    doubtful: WeakSet[Any] = WeakSet()
+    _watch_commits(engine.dialect, backend, doubtful)
     for verb in ("do_execute", "do_executemany"):
         event.listen(engine, verb, _refuse_writes)
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> BaseException | None:
+        _doubt(context, backend, doubtful)
         return _translate(context, backend, config)
+
+
+def _doubt(context: ExceptionContext, backend: Backend, doubtful: WeakSet[Any]) -> None:
+    """Note that the transaction in which an error happened may be lost already."""
+    connection = context.connection
+    if connection is None or connection.invalidated or not connection.in_transaction():
+        return
+    driver = connection.connection.driver_connection
+    doubtful.add(driver)
+    reading = connection.get_execution_options().get(READ_ONLY)
+    if not reading and backend.is_rolled_back(driver):
+        # What follows would run outside of any transaction, and be stored statement by statement:
+        # a transaction without its connection refuses it.
+        context.is_disconnect = True
 
 
 def _translate(
@@ -160,8 +178,10 @@ def _refuse_writes(_cursor: object, _statement: str, _parameters: object, contex
         )
 
 
-def _mark_failed_commits(dialect: Dialect, backend: Backend) -> None:
-    """Have the errors of COMMIT carry a mark, unless the connection was known to be lost before it.
+def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -> None:
+    """Refuse a COMMIT that would store nothing, and have the errors of the others carry a mark.
+
+    There is none on those of a connection that was known to be lost before.
 
     The engine's "commit" event would tell too, but a single listener on connections makes each of
     them, and each statement, a tenth more expensive.
@@ -169,7 +189,12 @@ def _mark_failed_commits(dialect: Dialect, backend: Backend) -> None:
     commit = dialect.do_commit
 
     def do_commit(connection: Any) -> None:
-        sent = not backend.is_closed(connection.driver_connection)
+        driver = connection.driver_connection
+        sent = not backend.is_closed(driver)
+        if doubtful and driver in doubtful:
+            doubtful.discard(driver)
+            if sent:
+                backend.check_commit(connection)
         try:
             commit(connection)
         except BaseException as error:

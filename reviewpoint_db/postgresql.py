@@ -7,7 +7,10 @@ import os
 import socket
 from typing import Any
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from reviewpoint_db.driver_errors import code_of
 
 __all__ = ["PostgreSQL"]
 
@@ -24,6 +27,26 @@ class PostgreSQL:
     def in_transaction(self, driver: Any) -> bool:
         """Whether the server's last word was that a transaction is open."""
         return bool(driver.is_in_transaction())
+
+    def is_rolled_back(self, driver: Any) -> bool:  # noqa: ARG002 - needs no look
+        """No: the server keeps the transaction until its end, and refuses to do more in it."""
+        return False
+
+    def check_commit(self, connection: Any) -> None:
+        """Raise when the transaction failed: the server answers its COMMIT with a silent rollback."""
+        cursor = connection.cursor()
+        try:
+            cursor.execute("SELECT 1")
+        except Exception as error:
+            if code_of(error) == "25P02":
+                raise InvalidRequestError(
+                    "Nothing was stored: an earlier error of this transaction has undone all of "
+                    "it. To go on after a statement's error, put that statement into "
+                    "`async with session.begin_nested()`."
+                ) from error
+            raise
+        finally:
+            cursor.close()
 
     def pid(self, driver: Any) -> int | None:
         """The backend's process id, which the server told at the login."""

@@ -49,6 +49,13 @@ class SQLite:
         except (ValueError, sqlite3.ProgrammingError):  # closed
             return False
 
+    def is_rolled_back(self, driver: Any) -> bool:
+        """Whether SQLite did so by itself: a full disk, `ON CONFLICT ROLLBACK`, a trigger."""
+        return not self.in_transaction(driver)
+
+    def check_commit(self, connection: Any) -> None:
+        """Nothing: what was rolled back is known at once."""
+
     def pid(self, driver: Any) -> int | None:  # noqa: ARG002 - there is no server
         """None."""
         return None
