@@ -230,12 +230,19 @@ def db_config(db_url: str) -> DatabaseConfig:
 
 @pytest.fixture
 def db_sandbox(
+    request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
     db_url: str,  # noqa: ARG001 - it makes the database
 ) -> Iterator[OpenSandbox]:
     """A transaction around everything that the test and its applications do; it is undone."""
     from reviewpoint_db.testing.checks import refuse_leaks
 
+    if "db_clone" in request.fixturenames:
+        from reviewpoint_db.testing import SandboxError
+
+        raise SandboxError(
+            f"{request.node.nodeid} asks for db_clone and for the sandbox: take one."
+        )
     kit = _kit_of(pytestconfig)
     with kit.sandbox() as sandbox:
         yield sandbox

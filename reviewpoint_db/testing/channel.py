@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from reviewpoint_db.context import current_units, describe_origin
-from reviewpoint_db.testing.faults import Faults, dropped
+from reviewpoint_db.testing.faults import DriverErrors, Faults
 from reviewpoint_db.testing.sandbox import Member, Sandbox
 from reviewpoint_db.testing.thread import LoopThread
 
 __all__ = ["Channel"]
 
 _T = TypeVar("_T")
+#: The task that has a transaction open, for itself and for what it starts meanwhile.
+_transaction_of: ContextVar[asyncio.Task[Any] | None] = ContextVar(
+    "reviewpoint_db_sandbox", default=None
+)
 
 
 class Channel:
@@ -23,7 +28,7 @@ class Channel:
         sandbox: Where everything happens.
         owner: The loop that the sandbox lives in.
         faults: Outages; None spares this member.
-        commit_error: Makes the error of a COMMIT that is to fail.
+        errors: How the driver says what has happened.
     """
 
     def __init__(
@@ -31,14 +36,14 @@ class Channel:
         sandbox: Sandbox,
         owner: LoopThread,
         faults: Faults | None,
-        commit_error: Callable[[], Exception],
+        errors: DriverErrors,
     ) -> None:
         self._sandbox = sandbox
         self._owner = owner
         self._member = Member(guest=faults is None)
         self._faults = faults or Faults()
         self._generation = self._faults.generation
-        self._commit_error = commit_error
+        self._errors = errors
 
     @property
     def closed(self) -> bool:
@@ -59,19 +64,26 @@ class Channel:
     async def begin(self, *, read_only: bool = False) -> None:
         """Begin: a savepoint."""
         await self._before()
-        await self._owner.call(self._sandbox.begin(self._member, *_party(), read_only=read_only))
+        party, origin = _party()
+        if not self._member.guest and _transaction_of.get() is None:
+            _transaction_of.set(asyncio.current_task())
+        await self._owner.call(
+            self._sandbox.begin(self._member, party, origin, read_only=read_only)
+        )
 
     async def commit(self) -> None:
         """Commit: the deferred constraints, then the savepoint's release."""
         await self._before()
+        _forget_transaction()
         if self._faults.takes_commit():
             await self._owner.call(self._sandbox.rollback(self._member))
-            raise self._commit_error()
+            raise self._errors.conflict()
         await self._owner.call(self._sandbox.commit(self._member))
 
     async def rollback(self) -> None:
         """Roll back to the savepoint."""
         await self._before()
+        _forget_transaction()
         await self._owner.call(self._sandbox.rollback(self._member))
 
     async def run(self, text: str, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -98,8 +110,10 @@ class Channel:
 
     async def _before(self) -> None:
         await self._faults.on_round_trip()
+        if self._member.gone:
+            raise self._errors.lost("closed, with its session or its test")
         if self.closed:
-            raise dropped()
+            raise self._errors.lost("dropped by db_faults")
 
     def drop(self) -> Any:
         """Have the sandbox undo what is open; returns a future of that."""
@@ -107,10 +121,21 @@ class Channel:
         return asyncio.run_coroutine_threadsafe(self._sandbox.drop(self._member), self._owner.loop)
 
 
+def _forget_transaction() -> None:
+    if _transaction_of.get() is asyncio.current_task():
+        _transaction_of.set(None)
+
+
 def _party() -> tuple[object, str]:
-    """Return who asks: the request, or else the task; and a name for it."""
+    """Return who asks, and a name for it.
+
+    It is the request; outside of requests the task, and what it started while it had a transaction
+    open, a connection's setup among that: it waits for them, so they cannot wait for its turn.
+    """
     units = current_units.get()
     task = asyncio.current_task()
     origin = describe_origin()
     name = str(origin) if origin is not None else f"the task {task.get_name() if task else '?'}"
-    return (next(iter(units.values())) if units else task), name
+    if units:
+        return next(iter(units.values())), name
+    return _transaction_of.get() or task, name

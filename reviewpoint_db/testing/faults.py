@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["Faults", "dropped"]
+__all__ = ["DriverErrors", "Faults"]
 
 _REFUSED: Final = "Connect call failed: refused by db_faults"
 
 
-def dropped() -> ConnectionResetError:
-    """The error of a connection that was cut."""
-    return ConnectionResetError("the connection was dropped by db_faults")
+class DriverErrors(Protocol):
+    """How a driver says what has happened."""
+
+    def lost(self, why: str) -> Exception:
+        """Make the error of a connection that is no more."""
+
+    def conflict(self) -> Exception:
+        """Make the error of a COMMIT that lost against another transaction."""
 
 
 class Faults:

@@ -14,17 +14,13 @@ from reviewpoint_db.testing.channel import Channel
 from reviewpoint_db.testing.embedded import installed_version, start_server
 from reviewpoint_db.testing.errors import DatabaseNotRequestedError
 from reviewpoint_db.testing.faults import Faults
-from reviewpoint_db.testing.postgresql import (
-    PostgresGround,
-    PostgresStandIn,
-    serialization_failure,
-)
+from reviewpoint_db.testing.postgresql import PostgresErrors, PostgresGround, PostgresStandIn
 from reviewpoint_db.testing.redirect import Redirect, Target
 from reviewpoint_db.testing.run import Run
 from reviewpoint_db.testing.sandbox import TURN_TIMEOUT, Sandbox
 from reviewpoint_db.testing.schema import Schema
 from reviewpoint_db.testing.servers import Files, Home, Server
-from reviewpoint_db.testing.sqlite import SQLiteGround, SQLiteStandIn, busy
+from reviewpoint_db.testing.sqlite import SQLiteErrors, SQLiteGround, SQLiteStandIn
 from reviewpoint_db.testing.thread import LoopThread
 
 __all__ = ["Kit", "OpenSandbox"]
@@ -197,8 +193,8 @@ class Kit:
         async def connect(*_: object, **__: object) -> PostgresStandIn | SQLiteStandIn:
             if faults is not None:
                 await faults.on_connect()
-            error = serialization_failure if postgres else busy
-            channel = Channel(sandbox, self.owner, faults, error)
+            errors = PostgresErrors() if postgres else SQLiteErrors()
+            channel = Channel(sandbox, self.owner, faults, errors)
             return (PostgresStandIn if postgres else SQLiteStandIn)(driver, channel)
 
         return connect

@@ -11,7 +11,7 @@ import asyncpg
 
 from reviewpoint_db.testing.channel import Channel
 
-__all__ = ["PostgresGround", "PostgresStandIn", "serialization_failure"]
+__all__ = ["PostgresErrors", "PostgresGround", "PostgresStandIn"]
 
 #: The statement of a ping, which has nothing to find out here.
 _PING: Final = "SELECT 1"
@@ -59,11 +59,19 @@ class PostgresGround:
         )
 
 
-def serialization_failure() -> Exception:
-    """The error of a COMMIT that lost against another transaction."""
-    return asyncpg.SerializationError(  # type: ignore[no-any-return]  # asyncpg has no annotations
-        "could not serialize access due to concurrent update (db_faults.fail_commit)"
-    )
+class PostgresErrors:
+    """How asyncpg says what has happened."""
+
+    def lost(self, why: str) -> Exception:
+        """Make the error of a connection that is no more."""
+        return ConnectionResetError(f"the connection was {why}")
+
+    def conflict(self) -> Exception:
+        """Make the error of a COMMIT that lost against another transaction."""
+        error: Exception = asyncpg.SerializationError(
+            "could not serialize access due to concurrent update (db_faults.fail_commit)"
+        )
+        return error
 
 
 class _Remote:

@@ -27,6 +27,8 @@ __all__ = ["Ground", "Member", "Sandbox"]
 _T = TypeVar("_T")
 #: Seconds that a party waits for its turn.
 TURN_TIMEOUT: Final = 10.0
+#: Statements that a guard's savepoint around them would disturb.
+_CONTROL: Final = re.compile(r"\s*(SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 _READING: Final = re.compile(r"\s*(SELECT|SHOW|VALUES|TABLE|EXPLAIN|PRAGMA)\b", re.IGNORECASE)
 
 
@@ -271,7 +273,7 @@ class Sandbox:
         self, text: str, origin: str, work: Callable[[], Awaitable[_T]], *, guarded: bool
     ) -> _T:
         """Send a statement; guarded, its failure leaves what is around it as it was."""
-        guarded = guarded and self.ground.fragile
+        guarded = guarded and self.ground.fragile and not _CONTROL.match(text)
         if guarded:
             await self.ground.run("SAVEPOINT rpdb_guard")
         try:

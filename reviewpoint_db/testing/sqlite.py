@@ -11,12 +11,14 @@ from typing import Any, Final, Self
 
 from reviewpoint_db.testing.channel import Channel
 
-__all__ = ["SQLiteGround", "SQLiteStandIn", "busy"]
+__all__ = ["SQLiteErrors", "SQLiteGround", "SQLiteStandIn"]
 
+#: What aiosqlite says of a connection that is closed.
+_NO_CONNECTION: Final = "no active connection"
 _BEGIN: Final = re.compile(r"\s*BEGIN\b", re.IGNORECASE)
-#: What is set on a new connection and cannot be set inside of a transaction: it is set already.
+#: What is set on a new connection, and is set already on the sandbox's.
 _SETTING: Final = re.compile(
-    r"\s*PRAGMA\s+(journal_mode|synchronous|foreign_keys)\b", re.IGNORECASE
+    r"\s*PRAGMA\s+(journal_mode|synchronous|foreign_keys|busy_timeout)\b", re.IGNORECASE
 )
 
 
@@ -67,12 +69,19 @@ class SQLiteGround:
             raise error
 
 
-def busy() -> Exception:
-    """The error of a COMMIT that found the database locked."""
-    error = sqlite3.OperationalError("database is locked (db_faults.fail_commit)")
-    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    error.sqlite_errorname = "SQLITE_BUSY"
-    return error
+class SQLiteErrors:
+    """How aiosqlite and SQLite say what has happened."""
+
+    def lost(self, why: str) -> Exception:  # noqa: ARG002 - SQLAlchemy knows it by its text
+        """Make the error of a connection that is no more."""
+        return ValueError(_NO_CONNECTION)
+
+    def conflict(self) -> Exception:
+        """Make the error of a COMMIT that found the database locked."""
+        error = sqlite3.OperationalError("database is locked (db_faults.fail_commit)")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        error.sqlite_errorname = "SQLITE_BUSY"
+        return error
 
 
 class _Cursor:
@@ -146,7 +155,7 @@ class SQLiteStandIn:
 
     def __getattr__(self, name: str) -> Any:
         if self._channel.closed:
-            raise ValueError("no active connection")  # as aiosqlite says it
+            raise ValueError(_NO_CONNECTION)
         return getattr(self._real, name)
 
     def cursor(self) -> _Opening:

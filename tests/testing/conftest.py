@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 # The inner runs forget the modules that they import: these are to be the same in all of them.
+import example_app.app  # noqa: F401
 import reviewpoint_db.testing.kit  # noqa: F401
 import reviewpoint_db_pytest  # noqa: F401
 import tests.support.apps  # noqa: F401

@@ -1,0 +1,319 @@
+"""The plugin: whose database it is, who makes it and when, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reviewpoint_db.testing.run import roomy_folder
+
+if TYPE_CHECKING:
+    from tests.support.postgres import RemoteServer
+    from tests.testing.conftest import Project
+
+WRITES = """
+import pytest
+from tests.support.apps import add, texts
+
+@pytest.mark.parametrize("n", range(4))
+async def test_it(db_session, n):
+    assert await texts(db_session) == []
+    await add(db_session, "one")
+
+async def test_that_fails(db_session):
+    await add(db_session, "one")
+    assert await texts(db_session) == []
+"""
+
+
+def folders() -> set[Path]:
+    """The folders of runs that are there now."""
+    return set(roomy_folder().glob("reviewpoint_db-*/owner.lock"))
+
+
+def test_nothing_is_left_of_a_run_of_two_workers(
+    postgres_project: Project, postgres: RemoteServer
+) -> None:
+    before = folders()
+    postgres_project.write("test_it.py", WRITES)
+    postgres_project.run("-n2", "--shuffled=3").assert_outcomes(passed=4, failed=1)
+    assert [name for name in postgres.databases() if name.startswith("test_")] == []
+    assert folders() <= before
+
+
+def test_without_any_configuration_there_is_an_embedded_server(unconfigured: Project) -> None:
+    before = folders()
+    test = """
+    from tests.support.apps import add, texts
+
+    async def test_it(db_session, db_config):
+        await add(db_session, "one")
+        assert db_config.backend == "postgresql"
+        assert db_config.connect_args()["server_settings"]["application_name"]
+    """
+    result = unconfigured.passes(test)
+    result.stdout.fnmatch_lines(["reviewpoint_db: PostgreSQL, embedded"])
+    assert folders() <= before
+
+
+def test_ctrl_c_ends_the_embedded_server(unconfigured: Project) -> None:
+    before = folders()
+    unconfigured.write(
+        "test_it.py",
+        """
+        import os, signal
+
+        def test_it(db_url):
+            os.kill(os.getpid(), signal.SIGINT)
+        """,
+    )
+    result = unconfigured.run(subprocess=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert folders() <= before
+
+
+def test_a_run_that_is_killed_leaves_no_server(unconfigured: Project) -> None:
+    before = folders()
+    unconfigured.write(
+        "test_it.py",
+        """
+        import os, signal
+
+        def test_it(db_url):
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    assert unconfigured.run(subprocess=True).ret == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while not folders() <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_without_the_embedded_server_it_is_sqlite(
+    unconfigured: Project, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr("reviewpoint_db.testing.embedded.find_spec", lambda _: None)
+    environment.setattr("reviewpoint_db_pytest.find_spec", lambda _: None)
+    test = """
+    async def test_it(db_session, db_config):
+        assert db_config.backend == "sqlite"
+    """
+    result = unconfigured.passes(test)
+    result.stdout.fnmatch_lines(["reviewpoint_db: SQLite (pip install*"])
+
+
+def test_without_tables_the_error_says_what_to_give(sqlite_project: Project) -> None:
+    sqlite_project.pytester.makeconftest("")
+    sqlite_project.write("test_it.py", "def test_it(db_url): pass")
+    result = sqlite_project.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*`db_metadata`*", "*`db_alembic_config`*"])
+
+
+def test_the_seed_is_there_in_every_test_and_a_session_of_the_project_s_own_wins(
+    project: Project,
+) -> None:
+    test = """
+    import pytest
+    from tests.support.apps import add, texts
+
+    @pytest.fixture(scope="session")
+    def db_seed():
+        return lambda session: add(session, "seed")
+
+    @pytest.fixture
+    async def db_session(db_session):
+        await add(db_session, "own")
+        return db_session
+
+    @pytest.mark.parametrize("n", range(2))
+    async def test_it(db_session, n):
+        assert await texts(db_session) == ["own", "seed"]
+        await add(db_session, "one")
+    """
+    project.passes(test, count=2)
+
+
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "1", None
+
+def upgrade():
+    op.create_table("migrated", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+ENV = """
+import asyncio
+from alembic import context
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def migrate(connection):
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main():
+    engine = create_async_engine(context.config.get_main_option("sqlalchemy.url"))
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+
+def test_migrations_make_the_tables(project: Project) -> None:
+    folder = project.pytester.mkdir("migrations")
+    (folder / "versions").mkdir()
+    (folder / "env.py").write_text(ENV)
+    (folder / "versions" / "one.py").write_text(MIGRATION)
+    (project.pytester.path / "alembic.ini").write_text(
+        "[alembic]\nscript_location = migrations\npath_separator = os\n"
+    )
+    test = """
+    import pytest
+    from sqlalchemy import text
+
+    @pytest.fixture(scope="session")
+    def db_alembic_config():
+        return "alembic.ini"
+
+    async def test_it(db_session):
+        assert await db_session.scalar(text("SELECT count(*) FROM migrated")) == 0
+    """
+    project.passes(test)
+
+
+def test_a_migration_that_fails_is_the_error(sqlite_project: Project) -> None:
+    test = """
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def db_alembic_config():
+        return "missing.ini"
+
+    def test_it(db_url):
+        pass
+    """
+    sqlite_project.passes(test, count=0, errors=1)
+
+
+def test_the_migrations_of_an_application_of_ours_make_the_tables(project: Project) -> None:
+    test = """
+    import pytest
+    from sqlalchemy import text
+    from example_app.app import create_app
+    from reviewpoint_db.litestar import ReviewPointDBPlugin
+
+    @pytest.fixture(scope="session")
+    def db_alembic_config():
+        return create_app().plugins.get(ReviewPointDBPlugin).config[0]
+
+    async def test_it(db_session):
+        await db_session.execute(text("SELECT * FROM paper"))
+    """
+    project.passes(test)
+
+
+def test_databases_are_kept_and_made_anew_as_asked(
+    project: Project, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setattr("tempfile.tempdir", str(tmp_path))
+    keeps = """
+    from reviewpoint_db import Database
+    from tests.support.apps import add, texts
+
+    async def test_it(db_url):
+        async with Database() as database, database.session() as session:
+            before = await texts(session)
+            await add(session, f"run {len(before)}")
+            print("found", len(before))
+    """
+    project.passes(keeps, "-s", "--reuse-db").stdout.fnmatch_lines(["*found 0*"])
+    project.passes(keeps, "-s", "--reuse-db").stdout.fnmatch_lines(["*found 1*"])
+    again = project.passes(keeps, "-s", "--reuse-db", "--create-db")
+    again.stdout.fnmatch_lines(["*found 0*"])
+    # A run that keeps nothing takes away what an earlier one kept on the server.
+    project.passes(keeps, "-s").stdout.fnmatch_lines(["*found 0*"])
+
+
+def test_a_test_that_does_not_ask_is_refused_where_that_is_set(project: Project) -> None:
+    test = """
+    import pytest
+    from reviewpoint_db import Database
+    from reviewpoint_db.testing import DatabaseNotRequestedError
+    from tests.support.apps import texts
+
+    async def use():
+        async with Database() as database, database.session() as session:
+            return await texts(session)
+
+    async def test_without_asking():
+        with pytest.raises(DatabaseNotRequestedError, match="test_without_asking touched"):
+            await use()
+
+    @pytest.mark.db
+    async def test_with_the_marker():
+        assert await use() == []
+
+    async def test_with_a_fixture(db_session):
+        assert await use() == []
+    """
+    project.passes(test, "-o", "db_strict=true", count=3)
+
+
+def test_a_test_that_leaves_a_connection_out_fails_where_that_is_set(project: Project) -> None:
+    test = """
+    from reviewpoint_db import Database
+    from reviewpoint_db.context import current_origin
+    from tests.support.apps import texts
+
+    kept = []
+
+    async def test_it(db_session):
+        database = Database()
+        current_origin.set("the culprit")
+        session = database.open_session()
+        await texts(session)
+        kept.append((database, session))
+    """
+    # The session is lost with its loop, which the garbage collector says in its way.
+    options = ("-o", "db_fail_on_leak=true", "-W", "ignore")
+    result = project.passes(test, *options, count=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*1 connection(s) of database 'default' did not come back*culprit*"]
+    )
+
+
+def test_who_runs_pytest_without_the_fixtures_does_not_import_the_package(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test_it(): assert 'reviewpoint_db' not in sys.modules\n"
+        "def test_nor_sqlalchemy(): assert 'sqlalchemy' not in sys.modules\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "reviewpoint_db_pytest", "-q", "test_it.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "2 passed" in done.stdout, done.stdout
+
+
+def test_the_marker_is_known_and_the_header_names_the_server(postgres_project: Project) -> None:
+    result = postgres_project.passes("def test_it(): pass")
+    result.stdout.fnmatch_lines(["reviewpoint_db: PostgreSQL at 127.0.0.1"])
+    postgres_project.run("--markers").stdout.fnmatch_lines(["@pytest.mark.db: *"])

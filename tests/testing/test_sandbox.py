@@ -1,0 +1,304 @@
+"""What the sandbox promises, and what it says where it cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.testing.conftest import Project
+
+RULES = """
+import asyncio
+
+import httpx
+import pytest
+from litestar.testing import AsyncTestClient
+from sqlalchemy import delete, insert, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from reviewpoint_db import Database
+from reviewpoint_db.testing import SandboxError
+from tests.support.apps import add, litestar_app, texts
+from tests.support.notes import notes, write, write_orphan
+
+
+@pytest.fixture
+async def database(db_sandbox):
+    async with Database() as database:
+        yield database
+
+
+@pytest.fixture
+async def http(db_session):
+    transport = httpx.ASGITransport(litestar_app(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield http
+
+
+async def test_a_deferred_constraint_fails_at_the_handlers_commit(http, db_session):
+    assert (await http.post("/notes/orphan")).status_code == 409
+    assert await texts(db_session) == []
+    assert (await http.post("/notes/one")).status_code == 201
+
+
+async def test_a_statement_that_fails_undoes_only_its_own_transaction(http, db_session):
+    assert (await http.post("/notes/one")).status_code == 201
+    assert (await http.post("/notes/one")).status_code == 409
+    assert (await http.post("/notes/two")).json() == ["one", "two"]
+
+
+async def test_the_test_s_session_survives_a_statement_that_fails(db_session):
+    await write(db_session, "one")
+    with pytest.raises(IntegrityError):
+        async with db_session.begin_nested():
+            await write(db_session, "one")
+    assert await texts(db_session) == ["one"]
+
+
+async def test_what_is_rolled_back_is_gone(database, db_session):
+    async with database.session() as session:
+        await write(session, "one")
+        await session.rollback()
+        await add(session, "two")
+    await add(db_session, "three")
+    await write(db_session, "four")
+    await db_session.rollback()
+    assert await texts(db_session) == ["three", "two"]
+
+
+async def test_savepoints_of_the_application_nest(database, db_session):
+    async with database.session() as session:
+        await write(session, "one")
+        async with session.begin_nested():
+            await write(session, "two")
+        nested = await session.begin_nested()
+        await write(session, "three")
+        await nested.rollback()
+        await session.commit()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_applications_see_what_the_test_has_not_committed(http, db_session):
+    await write(db_session, "one")
+    assert (await http.get("/notes")).json() == ["one"]
+    assert (await http.post("/notes/two")).json() == ["one", "two"]
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_a_session_that_only_reads_is_rolled_back_without_harm(http, db_session):
+    assert await texts(db_session) == []
+    assert (await http.post("/notes/one")).status_code == 201
+    await db_session.rollback()
+    assert await texts(db_session) == ["one"]
+
+
+async def test_a_rollback_under_a_commit_is_refused(http, db_session):
+    await write(db_session, "one")
+    assert (await http.post("/notes/two")).status_code == 201
+    with pytest.raises(SandboxError, match="Commit the session before"):
+        await db_session.rollback()
+
+
+async def test_a_test_s_commit_below_an_open_transaction_keeps_both(database, db_session):
+    await write(db_session, "one")
+    async with database.session() as session:
+        await write(session, "two")
+        await db_session.commit()
+        await session.commit()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_one_task_may_have_several_transactions(database, db_session):
+    async with database.session() as outer, database.session() as inner:
+        await write(outer, "one")
+        await write(inner, "two")
+        await outer.commit()
+        await inner.commit()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_a_rollback_below_another_transaction_of_the_task_undoes_that_too(database):
+    async with database.session() as outer, database.session() as inner:
+        await write(outer, "one")
+        await write(inner, "two")
+        await outer.rollback()
+        with pytest.raises(SandboxError, match="was undone"):
+            await write(inner, "three")
+        with pytest.raises(SandboxError, match="was undone"):
+            await inner.commit()
+
+
+async def test_read_sessions_read_and_a_failing_one_does_no_harm(database, db_session):
+    await add(db_session, "one")
+    async with database.read_session() as session:
+        assert await texts(session) == ["one"]
+        with pytest.raises(DBAPIError):
+            await session.execute(text("SELECT * FROM missing"))
+        assert await texts(session) == ["one"]
+        stream = await session.stream_scalars(notes.select())
+        assert len([row async for row in stream]) == 1
+
+
+async def test_a_stream_and_many_rows(database):
+    async with database.session() as session:
+        await session.execute(insert(notes), [{"text": str(n)} for n in range(120)])
+        stream = await session.stream(notes.select())
+        assert len([row async for row in stream]) == 120
+        await session.commit()
+
+
+async def test_a_request_that_waits_too_long_is_told_for_whom(database):
+    released = asyncio.Event()
+
+    async def hold():
+        async with database.session(origin="the holder") as session:
+            await write(session, "one")
+            entered.set()
+            await released.wait()
+
+    entered = asyncio.Event()
+    holder = asyncio.create_task(hold())
+    await entered.wait()
+    async with database.session(origin="the waiter") as session:
+        with pytest.raises(SandboxError, match="the waiter waited .* the holder has"):
+            await write(session, "two")
+    released.set()
+    await holder
+
+
+async def test_a_cancelled_waiter_leaves_the_turn_to_the_next(database, db_session):
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def hold():
+        async with database.session() as session:
+            await write(session, "one")
+            entered.set()
+            await released.wait()
+            await session.commit()
+
+    async def work(name):
+        async with database.session() as session:
+            await add(session, name)
+
+    tasks = [asyncio.create_task(hold())]
+    await entered.wait()
+    tasks += [asyncio.create_task(work(name)) for name in ("two", "three")]
+    await asyncio.sleep(0.02)
+    tasks[1].cancel()
+    await asyncio.wait(tasks[1:2])
+    released.set()
+    await asyncio.wait(tasks)
+    assert await texts(db_session) == ["one", "three"]
+
+
+async def test_what_a_transaction_starts_and_waits_for_is_in_its_turn(database, db_session):
+    async def work(name):
+        async with database.session() as session:
+            await add(session, name)
+
+    async with database.session() as session:
+        await write(session, "one")
+        await asyncio.create_task(work("two"))
+        await session.commit()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_a_cancelled_transaction_is_undone(database, db_session):
+    entered = asyncio.Event()
+
+    async def work():
+        async with database.session() as session:
+            await write(session, "one")
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert await texts(db_session) == []
+    assert database.activity.holders() == ()
+
+
+async def test_health_answers_beside_an_open_transaction(database):
+    async with database.session() as session:
+        await write(session, "one")
+        report = await asyncio.create_task(database.health())
+    assert report.status == "healthy"
+"""
+
+
+def test_the_rules_of_transactions_hold(project: Project) -> None:
+    project.passes(RULES, "-o", "db_turn_timeout=0.3", count=18)
+
+
+ESCAPES = """
+import pytest
+from sqlalchemy import text
+from reviewpoint_db import Database
+from reviewpoint_db.testing import SandboxEscapeError
+from tests.support.apps import add, texts
+from tests.support.notes import write
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
+async def test_escape(db_session, statement):
+    async with Database() as database, database.session(origin="the culprit") as session:
+        await write(session, "stored")
+        with pytest.raises(SandboxEscapeError, match=f"the culprit executed '{statement}'"):
+            await session.execute(text(statement))
+
+
+async def test_the_next_one_finds_nothing(db_session):
+    assert await texts(db_session) == []
+"""
+
+
+def test_a_commit_that_escapes_is_named_and_repaired(project: Project) -> None:
+    project.write("test_it.py", ESCAPES)
+    result = project.run()
+    result.assert_outcomes(passed=3, errors=2)
+    result.stdout.fnmatch_lines(["*the culprit executed 'COMMIT', outside of the sandbox*"])
+
+
+def test_a_connection_that_outlives_its_test_is_refused(postgres_project: Project) -> None:
+    test = """
+    import pytest
+    from reviewpoint_db import Database, DatabaseUnavailableError
+    from tests.support.apps import texts
+    kept = []
+
+    async def test_first(db_session):
+        database = Database()
+        session = database.open_session()
+        assert await texts(session) == []
+        kept.append((database, session))
+
+    async def test_second(db_session):
+        database, session = kept.pop()
+        with pytest.raises(DatabaseUnavailableError, match="with its session or its test"):
+            await session.commit()
+        await database.end(session)
+    """
+    postgres_project.passes(test, "-o", "asyncio_default_test_loop_scope=session", count=2)
+
+
+def test_an_unusual_connection_works_too(postgres_project: Project) -> None:
+    test = """
+    from sqlalchemy import text
+    from reviewpoint_db import Database
+    from tests.support.notes import notes
+
+    async def test_it(db_session):
+        async with Database() as database, database.engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            assert driver.get_server_pid() > 0
+            assert await driver.fetchval("SELECT 42") == 42
+            assert await driver.execute("SET application_name = 'it'") == "SET"
+            assert not driver.is_in_transaction()
+            async with database.engine.begin() as other:
+                await other.execute(notes.insert(), [{"text": "a"}, {"text": "b"}])
+            assert await driver.fetchval("SELECT count(*) FROM notes") == 2
+    """
+    postgres_project.passes(test)
