@@ -93,6 +93,16 @@ async def test_statements_and_sessions_are_timed_by_shape_and_handler(database_u
         assert snapshot.statements.count >= 5
 
 
+async def test_a_savepoint_belongs_to_the_work_of_its_session(database_url: str) -> None:
+    async with opened(database_url) as database, database.session() as session:
+        await session.execute(text("select 1"))
+        async with session.begin_nested():
+            await session.execute(text("select 2"))
+        (holder,) = database.activity.held()
+        assert holder.work is not None
+        assert holder.work.waited == holder.waited
+
+
 async def test_a_failed_statement_is_counted_by_its_code(postgres_url: str) -> None:
     async with opened(postgres_url) as database:
         async with database.session() as session:

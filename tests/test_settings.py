@@ -68,6 +68,18 @@ def test_every_kind_of_field() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "observe"), [("1", True), ("True", True), ("off", False), ("false", False)]
+)
+def test_a_switch_is_read_from_a_word(value: str, observe: bool) -> None:
+    assert DatabaseConfig.from_env({"REVIEWPOINT_DB_OBSERVE": value}).observe is observe
+
+
+def test_a_word_that_is_no_switch_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="REVIEWPOINT_DB_OBSERVE = 'maybe': not a switch"):
+        DatabaseConfig.from_env({"REVIEWPOINT_DB_OBSERVE": "maybe"})
+
+
 def test_one_limit_of_the_pool_leaves_its_size_to_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
