@@ -60,13 +60,14 @@ def headline(
     if not findings:
         findings = [
             *_silent(silent),
+            *_late(workers),
             *_held_long(workers, leak_threshold),
             *_busy(workers),
             _calm(workers),
         ][:1]
-        silent = ()
+    else:
+        findings += [*_silent(silent), *_late(workers)]
     first, *others = findings
-    others += _silent(silent)
     return Headline(first.state, first.text, tuple(other.text for other in others))
 
 
@@ -77,6 +78,18 @@ def _silent(pids: Sequence[int]) -> list[_Finding]:
     who = f"Worker {names} does" if len(pids) == 1 else f"Workers {names} do"
     why = "something blocks its event loop, or it is stopped"
     return [_Finding(0, "busy", f"{who} not answer: {why}.")]
+
+
+def _late(workers: Sequence[WorkerReport]) -> list[_Finding]:
+    late = [(worker.late, worker.pid) for worker in workers if worker.late is not None]
+    if not late:
+        return []
+    seconds, pid = max(late)
+    text = (
+        f"Something blocked the event loop of worker {pid} for {duration(seconds)}, and every "
+        "request of it waited: the warnings say what."
+    )
+    return [_Finding(0, "busy", text)]
 
 
 def _unreachable(workers: Sequence[WorkerReport]) -> list[_Finding]:

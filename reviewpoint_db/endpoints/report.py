@@ -115,6 +115,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         history: Its last minutes.
         statements: Its slowest statements.
         notices: Its recent warnings, the newest first.
+        late: By how many seconds its event loop was late, in the last moments.
     """
 
     pid: int
@@ -125,6 +126,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Sample, ...] = ()
     statements: tuple[Statement, ...] = ()
     notices: tuple[Notice, ...] = ()
+    late: float | None = None
 
     @property
     def full(self) -> bool:

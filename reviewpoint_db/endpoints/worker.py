@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ _FRAMES: Final = 30
 _STATEMENTS: Final = 10
 _WAITERS: Final = 10
 _NOTICES: Final = 20
+#: Seconds for which a late event loop is news.
+_LATELY: Final = 10.0
 
 
 def worker_report(database: Database) -> WorkerReport:
@@ -50,12 +53,19 @@ def worker_report(database: Database) -> WorkerReport:
         history=database.live.history.samples,
         statements=_statements(activity),
         notices=_notices(activity, pid),
+        late=_late(database.activity.loop_late),
     )
 
 
 def encoded(database: Database) -> bytes:
     """The report for another process to read."""
     return msgspec.json.encode(worker_report(database))
+
+
+def _late(last: tuple[float, float] | None) -> float | None:
+    if last is None or time.monotonic() - last[0] > _LATELY:
+        return None
+    return last[1]
 
 
 def _holder(holder: HolderSnapshot, pid: int) -> HolderReport:

@@ -197,6 +197,15 @@ def test_silent_workers_are_told_of() -> None:
     assert said.also[0].startswith("Workers 7, 8 do not answer: ")
 
 
+def test_a_late_event_loop_is_told_of() -> None:
+    said = headline([worker(late=0.5), worker(pid=7, late=3.0), worker()])
+    assert said.state == "busy"
+    assert said.text.startswith("Something blocked the event loop of worker 7 for 3.0 s")
+    said = headline([worker(*slow(5), late=3.0)])
+    assert said.state == "exhausted"
+    assert said.also[0].startswith("Something blocked the event loop of worker 1 for 3.0 s")
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (7505.0, "2 h 5 min")],

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -285,6 +286,14 @@ async def test_the_configuration_shows_no_secret(sqlite_url: str) -> None:
     assert shown["read_url"].endswith("@replica/papers")
     assert shown["pool.size"] == settings.effective_pool.size
     assert "engine_options" not in shown
+
+
+async def test_a_late_event_loop_is_news_for_a_moment(database: Database) -> None:
+    assert (await figures(database))["headline"]["state"] == "calm"
+    database.activity.loop_late = (time.monotonic(), 3.0)
+    assert "blocked the event loop" in (await figures(database))["headline"]["text"]
+    database.activity.loop_late = (time.monotonic() - 60, 3.0)
+    assert (await figures(database))["headline"]["state"] == "calm"
 
 
 async def test_many_pages_cost_the_server_one_look_a_second(
