@@ -142,12 +142,15 @@ async def test_all_processes_of_the_application_are_found_by_their_name(
         monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     else:
         monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
-    async with opened(postgres_url) as database, opened(postgres_url) as sibling:
-        async with sibling.engine.connect():
-            view = await database.look_at_server()
-            (connection,) = view.connections
-            assert connection.holder is None
-            assert f"(pid {connection.pid})" in connection.name
+    async with (
+        opened(postgres_url) as database,
+        opened(postgres_url) as sibling,
+        sibling.engine.connect(),
+    ):
+        view = await database.look_at_server()
+        (connection,) = view.connections
+        assert connection.holder is None
+        assert f"(pid {connection.pid})" in connection.name
 
 
 async def test_sqlite_tells_its_file_and_pragmas(sqlite_url: str) -> None:

@@ -64,23 +64,22 @@ async def test_debug_tells_statements_sessions_and_warnings(database_url: str) -
         assert answer["slowest_sessions"][0]["name"] == "a job"
         assert "select ?" in {each["name"] for each in answer["slowest_statements"]}
         assert answer["warnings"]["counts"]["slow_statement"] >= 1
-        assert answer["warnings"]["recent"][0]["origin"] == "a job"
+        assert "a job" in {each["origin"] for each in answer["warnings"]["recent"]}
         assert answer["statement_errors"] == {}
         assert answer["waiters"] == []
-        assert answer["event_loop_late"] is None
         assert answer["pool"]["gauges"]["limit"] == 15
         assert "secret" not in str(answer)
 
 
 async def test_stacks_are_read_when_they_are_asked_for(sqlite_url: str) -> None:
-    async with Database(DatabaseConfig(url=sqlite_url, environment="dev")) as database:
-        async with database.session() as session:
-            await session.execute(text("select 1"))
-            (holder,) = json.loads(debug(database).body)["holders"]
-            assert (holder["stack"], holder["where"]) == ([], None)
-            (holder,) = json.loads(debug_stacks(database).body)["holders"]
-            assert holder["stack"][0]["line"] > 0
-            assert "test_debug.py" in holder["where"]
+    config = DatabaseConfig(url=sqlite_url, environment="dev")
+    async with Database(config) as database, database.session() as session:
+        await session.execute(text("select 1"))
+        (holder,) = json.loads(debug(database).body)["holders"]
+        assert (holder["stack"], holder["where"]) == ([], None)
+        (holder,) = json.loads(debug_stacks(database).body)["holders"]
+        assert holder["stack"][0]["line"] > 0
+        assert "test_debug.py" in holder["where"]
 
 
 async def test_the_servers_side_is_a_route(database_url: str) -> None:

@@ -1,0 +1,55 @@
+"""What is observed takes bounded memory, however long a process runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import time, tracemalloc
+from reviewpoint_db.activity import Activity, Holder, Work
+
+activity = Activity("papers")
+holder = Holder(time.monotonic())
+begin = time.monotonic()
+
+def session(number):
+    work = Work()
+    work.opened = begin
+    work.holder = holder
+    holder._origin = f"GET /papers/{number} papers"  # as many handlers as sessions
+    activity.acquired(holder, 0.001, queued=True)
+    statement = f"select {number % 10_000} from papers " + "where id = 1 and " * 20
+    activity.statement_done(holder, statement, 0.001, begin + number / 100)
+    activity.released(holder, begin)
+    activity.session_ended(work)
+
+tracemalloc.start()
+for number in range(20_000):  # what stays is reached long before
+    session(number)
+early = tracemalloc.get_traced_memory()[0]
+tracemalloc.stop()
+
+import resource
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for number in range(20_000, 1_000_000):
+    session(number)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+for kind in range(1000):
+    activity.warn("leak", f"warning {kind}")
+snapshot = activity.snapshot()
+assert snapshot.acquired == 1_000_000
+assert len(snapshot.sessions) <= 201
+assert len(snapshot.recent_warnings) == 50
+print(early, grown * 1024)
+"""
+
+
+def test_a_million_sessions_and_ten_thousand_statements_stay_below_20_mb() -> None:
+    """Run in a process of its own, whose memory is only this."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=300
+    )
+    early, grown = map(int, done.stdout.split())
+    assert early < 10_000_000
+    assert early + grown < 20_000_000
