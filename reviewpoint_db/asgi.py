@@ -39,6 +39,12 @@ _INTERNAL_ERROR: Final = 1011
 #: The close codes that count as success: "normal closure" and "going away". All others roll back,
 #: as statuses from 400 on do.
 _NORMAL: Final = (1000, 1001)
+#: The second one is the start of a response in place of a WebSocket, by an extension of ASGI.
+_ENDS_OF_SOCKET: Final = frozenset({"websocket.close", "websocket.http.response.start"})
+#: The second and third one name a file for the server to send, by extensions of ASGI.
+_BODIES: Final = frozenset(
+    {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
+)
 
 
 def unit_of(scope: Scope, name: str = "default") -> UnitOfWork:
@@ -224,14 +230,18 @@ class CommitMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         unit = unit_of(scope, self._name)
-        closed = False
+        accepted = closed = False
 
         async def finish_then_send(message: Message) -> None:
-            nonlocal closed
-            if message["type"] == "websocket.close" and not closed:
+            nonlocal accepted, closed
+            if message["type"] == "websocket.accept":
+                accepted = True
+            elif message["type"] in _ENDS_OF_SOCKET and not closed:
                 closed = True
+                # A close before the accept is a 403 to the client, whatever its code.
+                succeeded = accepted and message.get("code", 1000) in _NORMAL
                 try:
-                    await unit.finish(succeeded=message.get("code", 1000) in _NORMAL)
+                    await unit.finish(succeeded=succeeded)
                 except Exception as error:  # noqa: BLE001 - the client learns of it by the code
                     _log_failed_commit(unit, error)
                     message = {"type": "websocket.close", "code": _INTERNAL_ERROR}
@@ -244,7 +254,7 @@ class CommitMiddleware:
             raise
         if unit.autocommit and unit.dirty:
             try:
-                await unit.finish(succeeded=unit.succeeded is not False)
+                await unit.finish(succeeded=accepted and unit.succeeded is not False)
             except Exception as error:  # noqa: BLE001 - answered by the close below
                 _log_failed_commit(unit, error)
                 if not closed:
@@ -252,7 +262,7 @@ class CommitMiddleware:
 
 
 def _is_last(message: Message) -> bool:
-    return message["type"] == "http.response.body" and not message.get("more_body", False)
+    return message["type"] in _BODIES and not message.get("more_body", False)
 
 
 async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:
