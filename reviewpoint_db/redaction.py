@@ -42,6 +42,8 @@ _CONSTRAINT_DETAILS = {
     "23503": f'\nDETAIL:  Key ({MASK})=({MASK}) is not present in table "{MASK}".',
     "23505": f"\nKey ({MASK}) already exists.",
 }
+# An object's identity is its class and the values of its primary key.
+_VALUES_FOLLOW = re.compile(r"\bkey (?=\()|\bliteral value ")
 _NAMES = ("schema_name", "table_name", "column_name", "data_type_name", "constraint_name")
 _TALKATIVE = ("detail", "hint", "context", "internal_query")
 
@@ -199,12 +201,18 @@ def _safe_text(error: BaseException) -> str:
         error,
         (exc.ArgumentError, exc.PendingRollbackError),
     ):
-        return str(error)
+        return _without_values(str(error))
     if isinstance(error, OSError):
         return str(error) or "time limit exceeded"
     if isinstance(error.__cause__, exc.SQLAlchemyError):
         return safe_error(error.__cause__)
     return WITHHELD
+
+
+def _without_values(text: str) -> str:
+    """Cut a text of SQLAlchemy's own off where it comes to an object's identity or to a literal."""
+    found = _VALUES_FOLLOW.search(text)
+    return f"{text[: found.end()]}...; the rest of {WITHHELD}" if found else text
 
 
 def _statement_text(error: exc.StatementError) -> str:
