@@ -172,7 +172,14 @@ def _refuse_writes(_cursor: object, _statement: str, _parameters: object, contex
     """Refuse what changes something on the connection of a read session."""
     if not context.execution_options.get(READ_ONLY):
         return
-    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+    parts = getattr(context.compiled, "ctes", None) or ()
+    if (
+        context.isinsert
+        or context.isupdate
+        or context.isdelete
+        or context.isddl
+        or any(part.element.is_dml for part in parts)
+    ):
         raise ReadOnlySessionError(
             "A read session was asked to write. Use db_session (or database.session()) for changes."
         )

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session as SyncSession
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
 from reviewpoint_db.backend import READ_ONLY
 from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
@@ -154,6 +154,9 @@ class _ReadingSession(_BoundSession):
         state = state_of(self)
         if state.reading or state.streaming:  # a loader's query inside of a query
             return run()
+        begun = self.get_transaction()
+        if begun is not None and begun.origin is SessionTransactionOrigin.BEGIN:
+            return run()  # `async with session.begin()`: the block's end returns it
         state.reading += 1
         try:
             try:
