@@ -153,8 +153,10 @@ class Database:
     # -- lifecycle --------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
+        """Start; inside of another start of this loop, an application's say, nothing."""
+        inner = self.started and self._started_loops.enter_inner(asyncio.get_running_loop())
+        if not inner:
+            await self.start()
         return self
 
     async def __aexit__(
@@ -163,8 +165,9 @@ class Database:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
-        await self.stop()
+        """Stop, unless another start of this loop goes on."""
+        if not self._started_loops.leave_inner(asyncio.get_running_loop()):
+            await self.stop()
 
     async def start(self) -> None:
         """Make ready for use. A database that is down is no error: it may come up later."""

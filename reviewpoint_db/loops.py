@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -121,6 +122,7 @@ class StartedLoops:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loops: set[_Loop] = set()
+        self._inner: Counter[_Loop] = Counter()
 
     def enter(self, loop: _Loop) -> bool:
         """Note the start in a loop, and return whether it is the only one."""
@@ -128,6 +130,22 @@ class StartedLoops:
             self._forget_closed()
             self._loops.add(loop)
             return self._loops == {loop}
+
+    def enter_inner(self, loop: _Loop) -> bool:
+        """Note a block in a loop that is started already; False when it is not."""
+        with self._lock:
+            if loop in self._loops:
+                self._inner[loop] += 1
+                return True
+            return False
+
+    def leave_inner(self, loop: _Loop) -> bool:
+        """Note the end of a block, and return whether another start of the loop goes on."""
+        with self._lock:
+            if self._inner[loop]:
+                self._inner[loop] -= 1
+                return True
+            return False
 
     def only(self, loop: _Loop) -> bool:
         """Whether a stop in this loop is that of the whole database.
@@ -145,10 +163,12 @@ class StartedLoops:
             if loop not in self._loops:
                 self._loops.clear()
             self._loops.discard(loop)
+            del self._inner[loop]
             return not self._loops
 
     def _forget_closed(self) -> None:
         self._loops = {loop for loop in self._loops if not loop.is_closed()}
+        self._inner = Counter({loop: self._inner[loop] for loop in self._loops})
 
 
 def _running_loop() -> _Loop | None:
