@@ -57,13 +57,14 @@ function figure(label, value, note, bad, progress) {
 function figuresOf(live) {
   const { out, idle, waiting, limit } = live.gauges;
   const last = live.history.length ? live.history[live.history.length - 1] : null;
+  const longest = Math.max(0, ...live.waiters.map((each) => each.longest));
   const full = limit !== null && limit > 0 && out >= limit;
   return [
     figure("Connections in use", String(out), limit === null ? "no limit" : `of ${limit}`, full, limit ? [out, limit] : null),
-    figure("Waiting for one", String(waiting), waiting === 1 ? "request" : "requests", waiting > 0),
+    figure("Waiting for one", String(waiting), longest ? `up to ${seconds(longest)}` : "requests", waiting > 0),
     figure("Idle", String(idle), "open"),
-    figure("Wait, p99", last ? seconds(last.wait_p99) : "–", "last 2 s"),
-    figure("Use, p99", last ? seconds(last.use_p99) : "–", "last 2 s"),
+    figure("Wait (p99, last 2 s)", last ? seconds(last.wait_p99) : "–"),
+    figure("Use (p99, last 2 s)", last ? seconds(last.use_p99) : "–"),
     figure("Checkouts", last ? amount(last.acquired / 2) : "–", "a second"),
     figure("Errors", last ? amount(last.errors / 2) : "–", "a second", last && last.errors > 0),
   ];
@@ -97,7 +98,7 @@ function makeHolder(holder) {
   });
   return element("tr", {},
     element("td", { class: "nowrap" }),
-    element("td", {}, element("span", { class: "who" }), element("span", { class: "place" }), " ", element("span", { class: "badge" }),
+    element("td", { class: "holding" }, element("span", { class: "who" }), element("span", { class: "place" }), " ", element("span", { class: "badge" }),
       element("code", { class: "sql" }), button, stack),
     element("td", { class: "worker nowrap" }));
 }
@@ -209,7 +210,7 @@ function show(live) {
   showHolders(live);
   const first = live.history.length ? live.history[0].at : live.at;
   const span = Math.min(300, Math.max(60, live.at - first));
-  setText(byId("charts-title"), span <= 60 ? "The last minute" : `The last ${Math.ceil(span / 60)} minutes`);
+  setText(byId("charts-title"), span <= 60 ? "The last minute" : `The last ${seconds(span)}`);
   for (const chart of CHARTS) chart.draw(live.history, span);
   showTables(live);
 }
