@@ -33,12 +33,14 @@ def read(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
 async def test_the_conventions_instruments_are_reported_until_the_end(postgres_url: str) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
-    pool = PoolConfig(size=1, max_overflow=0, timeout=0.05)
+    pool = PoolConfig(size=1, max_overflow=0)
     config = DatabaseConfig(url=postgres_url, environment="test", name="papers", pool=pool)
     async with Database(config) as database:
         stop = instrument(database, provider)
         async with database.session() as session:
             await session.execute(text("select 1"))
+            elastic: Any = database.engine.pool
+            elastic._timeout = 0.2  # only now, since connecting may take longer
             waiting = asyncio.create_task(database.engine.connect().start())
             await until(lambda: database.gauges().waiting)
             points = read(reader)
