@@ -53,7 +53,7 @@ def test_each_system_check_is_documented() -> None:
 
 
 def test_each_event_is_documented() -> None:
-    assert set(first_column("errors.md", r"(db\.\w+)")) == set(get_args(activity.Event))
+    assert set(first_column("events.md", r"(db\.\w+)")) == set(get_args(activity.Event))
 
 
 def test_each_error_is_documented_with_its_class_of_sqlalchemy() -> None:
