@@ -12,16 +12,15 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-import msgspec
 from loguru import logger
 from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.engine import backend_of, elastic_pool
+from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
 from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import code_of
@@ -48,8 +47,6 @@ __all__ = (
     "check_health",
 )
 
-Status = Literal["healthy", "degraded", "unhealthy"]
-Cause = Literal["unreachable", "check_failed", "saturated", "event_loop_late", "migrations_pending"]
 Check = Callable[[], Awaitable[bool | None]]
 
 #: Seconds without a free slot after which a pool counts as saturated.
@@ -58,48 +55,6 @@ SATURATED_AFTER: Final = 5.0
 LATE_FOR: Final = 30.0
 _Timing = tuple[float, float]  # seconds: connecting, and one round trip
 _TOO_MANY_CLIENTS: Final = "53300"
-
-
-class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the things that were looked at.
-
-    Args:
-        name: "connection", "pool", "event_loop", "migrations", or the name an application gave to its own check.
-        status: What it says by itself.
-        connected_in: Seconds until a connection was there, for "connection".
-        latency: Seconds it took then; None where nothing was measured.
-        detail: What is wrong, safe to show; None when nothing is.
-        code: The database's error code, where there is one.
-    """
-
-    name: str
-    status: Status
-    connected_in: float | None = None
-    latency: float | None = None
-    detail: str | None = None
-    code: str | None = None
-
-
-class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a database at one moment.
-
-    Args:
-        status: "healthy"; "degraded": reachable, but the pool has been full for `SATURATED_AFTER`,
-            the event loop was late, or migrations are pending; "unhealthy": unreachable, or a check of the application failed.
-        cause: Why it is not healthy.
-        connected_in: Seconds until a connection was there; None when there was none.
-        latency: Seconds of one round trip on it.
-        checked_at: When the check ended.
-        checks: What was looked at: "connection", "pool", "event_loop" when it was late in the last
-            `LATE_FOR` seconds, "migrations" when some are pending, then the application's own.
-    """
-
-    status: Status
-    cause: Cause | None
-    connected_in: float | None
-    latency: float | None
-    checked_at: datetime
-    checks: tuple[CheckResult, ...]
 
 
 class _Database(Protocol):
@@ -188,7 +143,7 @@ class HealthProbe:
         )
         # Whatever else kept it from an answer, the connection's check has told.
         pending = [migrations] if migrations.status == "degraded" else []
-        return _report(connection, self._pool(), [*self._event_loop(), *pending], others)
+        return report_of(connection, self._pool(), [*self._event_loop(), *pending], others)
 
     def _leave(self, task: asyncio.Task[CheckResult]) -> None:
         """Cancel what is late without waiting for it: what hangs may hang in its cleanup too."""
@@ -320,33 +275,6 @@ def _result(name: str, task: asyncio.Task[CheckResult], timeout: float) -> Check
     if task.done() and not task.cancelled():
         return task.result()
     return CheckResult(name=name, status="unhealthy", detail=f"no answer within {timeout:g} s")
-
-
-def _report(
-    connection: CheckResult,
-    pool: CheckResult,
-    ours: list[CheckResult],
-    others: list[CheckResult],
-) -> HealthReport:
-    status: Status = "healthy"
-    cause: Cause | None = None
-    if connection.status == "unhealthy":
-        status, cause = "unhealthy", "unreachable"
-    elif any(other.status == "unhealthy" for other in others):
-        status, cause = "unhealthy", "check_failed"
-    elif "degraded" in {connection.status, pool.status}:
-        status, cause = "degraded", "saturated"
-    elif ours:
-        status = "degraded"
-        cause = "event_loop_late" if ours[0].name == "event_loop" else "migrations_pending"
-    return HealthReport(
-        status=status,
-        cause=cause,
-        connected_in=connection.connected_in,
-        latency=connection.latency,
-        checked_at=datetime.now(UTC),
-        checks=(connection, pool, *ours, *others),
-    )
 
 
 def _remaining(deadline: float) -> float:
