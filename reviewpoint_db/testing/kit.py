@@ -129,6 +129,7 @@ class Kit:
         url = self.home.create(name)
         with self.redirect.to(Target(url)):
             schema.fill(url, self.owner)
+        self.home.leave(name)
         return name
 
     def _copy(self, name: str) -> str:
@@ -240,6 +241,8 @@ class Kit:
         self.redirect.remove()
         if self._drops and self._url is not None:  # else the server, or the folder, goes as a whole
             self._drop_databases()
+        if self._home is not None:
+            self._home.close()
         self.owner.stop()
 
     def _drop_databases(self) -> None:

@@ -30,8 +30,14 @@ class Home(Protocol):
     def create(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or as a copy, and return its URL."""
 
+    def leave(self, name: str) -> None:
+        """Have nobody be connected to a database, which is to be copied."""
+
     def drop(self, name: str) -> None:
         """Remove a database, also when it is in use or was never made."""
+
+    def close(self) -> None:
+        """Let go of the place."""
 
 
 class Server:
@@ -45,6 +51,7 @@ class Server:
     def __init__(self, url: str, owner: LoopThread) -> None:
         self._config = DatabaseConfig(url=url, environment="test")
         self._owner = owner
+        self._connection: Any = None
 
     @staticmethod
     def base_name(url: URL) -> str:
@@ -69,18 +76,19 @@ class Server:
 
     def create(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or as a copy, and return its URL."""
-        if template is not None:
-            # Nobody may be connected to what is copied; a migration may have left somebody.
-            self._execute(
-                "execute",
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
-                template,
-            )
         self._execute(
             "execute",
             f"CREATE DATABASE {_quoted(name)} TEMPLATE {_quoted(template or 'template1')}",
         )
         return self.url(name)
+
+    def leave(self, name: str) -> None:
+        """End the sessions in a database: nobody may be connected to what is copied."""
+        self._execute(
+            "execute",
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
+            name,
+        )
 
     def drop(self, name: str) -> None:
         """Remove a database, also when it is in use or was never made."""
@@ -90,11 +98,15 @@ class Server:
         return self._owner.run(self._send(method, *arguments))
 
     async def _send(self, method: str, *arguments: str) -> Any:
-        connection = await self.connect()
-        try:
-            return await getattr(connection, method)(*arguments)
-        finally:
-            await connection.close(timeout=5)
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self.connect()
+        return await getattr(self._connection, method)(*arguments)
+
+    def close(self) -> None:
+        """Close the connection to the server."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            self._owner.run(connection.close(timeout=5))
 
     async def connect(self, name: str | None = None) -> Any:
         """Open a connection to a database; None is the server's first."""
@@ -139,6 +151,12 @@ class Files:
         else:
             shutil.copyfile(self._path(template), self._path(name))
         return self.url(name)
+
+    def leave(self, name: str) -> None:
+        """Nothing: a file may be copied when its writers have closed it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def drop(self, name: str) -> None:
         """Remove a database, also when it is in use or was never made."""

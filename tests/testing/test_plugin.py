@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,8 @@ import pytest
 from reviewpoint_db.testing.run import roomy_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.postgres import RemoteServer
     from tests.testing.conftest import Project
 
@@ -33,23 +37,36 @@ async def test_that_fails(db_session):
 """
 
 
-def folders() -> set[Path]:
-    """The folders of runs that are there now."""
-    return set(roomy_folder().glob("reviewpoint_db-*/owner.lock"))
+@pytest.fixture
+def place(environment: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the runs of this test have their folders, and nobody else's."""
+    # Not in tmp_path: the server's user cannot reach that.
+    folder = Path(tempfile.mkdtemp(prefix="reviewpoint-place-", dir=roomy_folder()))
+    folder.chmod(0o755)
+    environment.setenv("TMPDIR", str(folder))
+    environment.setattr("tempfile.tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def left(folder: Path) -> list[Path]:
+    """What a run left of itself."""
+    return list(folder.glob("reviewpoint_db-*"))
 
 
 def test_nothing_is_left_of_a_run_of_two_workers(
-    postgres_project: Project, postgres: RemoteServer
+    postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
 ) -> None:
-    before = folders()
     postgres_project.write("test_it.py", WRITES)
     postgres_project.run("-n2", "--shuffled=3").assert_outcomes(passed=4, failed=1)
-    assert [name for name in postgres.databases() if name.startswith("test_")] == []
-    assert folders() <= before
+    name = f"test_{postgres_url.rpartition('/')[2]}"[:40]
+    assert [one for one in postgres.databases() if one.startswith(name)] == []
+    assert left(place) == []
 
 
-def test_without_any_configuration_there_is_an_embedded_server(unconfigured: Project) -> None:
-    before = folders()
+def test_without_any_configuration_there_is_an_embedded_server(
+    unconfigured: Project, place: Path
+) -> None:
     test = """
     from tests.support.apps import add, texts
 
@@ -60,11 +77,10 @@ def test_without_any_configuration_there_is_an_embedded_server(unconfigured: Pro
     """
     result = unconfigured.passes(test)
     result.stdout.fnmatch_lines(["reviewpoint_db: PostgreSQL, embedded"])
-    assert folders() <= before
+    assert left(place) == []
 
 
-def test_ctrl_c_ends_the_embedded_server(unconfigured: Project) -> None:
-    before = folders()
+def test_ctrl_c_ends_the_embedded_server(unconfigured: Project, place: Path) -> None:
     unconfigured.write(
         "test_it.py",
         """
@@ -76,11 +92,10 @@ def test_ctrl_c_ends_the_embedded_server(unconfigured: Project) -> None:
     )
     result = unconfigured.run(subprocess=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert folders() <= before
+    assert left(place) == []
 
 
-def test_a_run_that_is_killed_leaves_no_server(unconfigured: Project) -> None:
-    before = folders()
+def test_a_run_that_is_killed_leaves_no_server(unconfigured: Project, place: Path) -> None:
     unconfigured.write(
         "test_it.py",
         """
@@ -92,7 +107,7 @@ def test_a_run_that_is_killed_leaves_no_server(unconfigured: Project) -> None:
     )
     assert unconfigured.run(subprocess=True).ret == -signal.SIGKILL
     deadline = time.monotonic() + 20
-    while not folders() <= before:
+    while left(place):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -229,6 +244,7 @@ def test_databases_are_kept_and_made_anew_as_asked(
     project: Project, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environment.setattr("tempfile.tempdir", str(tmp_path))
+    environment.setenv("TMPDIR", str(tmp_path))
     keeps = """
     from reviewpoint_db import Database
     from tests.support.apps import add, texts
