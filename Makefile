@@ -18,7 +18,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # What is there of what may be checked.
-CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks)
+CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks tools)
 
 .DEFAULT_GOAL := help
 .PHONY: help run browser test test-lowest check format coverage bench mutants wheel constraints docs clean

@@ -14,6 +14,7 @@ import pytest
 from reviewpoint_db import activity, checks, errors
 from reviewpoint_db.cli import main, migration_commands
 from reviewpoint_db.endpoints.routes import ROUTES
+from tools.settings_page import PAGE, renewed
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -79,3 +80,9 @@ def test_each_dependency_is_documented_with_its_reason() -> None:
     for extra, requirements in extras.items():
         for requirement in requirements:
             assert f"`{re.split(r'[><=]', requirement)[0]}`" in told[extra], requirement
+
+
+def test_the_tables_of_the_settings_are_those_of_the_structs() -> None:
+    """Else run `python -m tools.settings_page`."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert renewed(page) == page
