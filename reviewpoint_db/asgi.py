@@ -126,8 +126,8 @@ class UnitOfWorkMiddleware:
             origin=self._origin,
             open_session=self._open_session,
         )
-        if self._commit == "manual" and scope["type"] == "http":
-            send = _noting_success(unit, send)
+        if scope["type"] == "http":
+            send = _noting_answer(unit, send)
         if self._tells_times and scope["type"] == "http":
             send = telling_times(unit, send)
         token = current_units.set(units)
@@ -144,12 +144,14 @@ class UnitOfWorkMiddleware:
                 unit.close()
 
 
-def _noting_success(unit: UnitOfWork, send: Send) -> Send:
-    """Note how a request ended whose handler commits itself: nothing else happens at its response."""
+def _noting_answer(unit: UnitOfWork, send: Send) -> Send:
+    """Note what the client is told; where the handler commits itself, nothing else happens then."""
 
     async def note_then_send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            unit.succeeded = message["status"] < 400
+            unit.refused = message["status"] >= 400
+            if unit.refused or not unit.autocommit:
+                unit.succeeded = not unit.refused
         await send(message)
 
     return note_then_send
@@ -197,7 +199,8 @@ class CommitMiddleware:
         async def finish_then_send(message: Message) -> None:
             nonlocal failed, started, complete
             if message["type"] == "http.response.start":
-                unit.succeeded = self._commits(message["status"])
+                # A time limit around the handler may have answered in its place: no COMMIT then.
+                unit.succeeded = self._commits(message["status"]) and not unit.refused
                 if unit.opened:
                     try:
                         await unit.finish(succeeded=unit.succeeded)

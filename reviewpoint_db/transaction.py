@@ -60,6 +60,7 @@ class UnitOfWork:
         "_released",
         "_scope",
         "_session",
+        "refused",
         "succeeded",
     )
 
@@ -82,6 +83,8 @@ class UnitOfWork:
         self._released = False
         #: Whether the response was a success; None until there is one.
         self.succeeded: bool | None = None
+        #: Whether the client got an error, which a middleware may answer before the handler ends.
+        self.refused = False
 
     @property
     def session(self) -> AsyncSession:
