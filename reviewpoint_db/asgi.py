@@ -17,7 +17,7 @@ from reviewpoint_db.context import current_units
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_timing import telling_times
-from reviewpoint_db.transaction import CommitMode, UnitOfWork
+from reviewpoint_db.transaction import UNITS, CommitMode, UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,7 +33,6 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = Callable[[Scope, Receive, Send, Exception], Awaitable[None]]
 
-_UNITS: Final = "reviewpoint_db"
 #: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1: "an unexpected condition"
 _INTERNAL_ERROR: Final = 1011
 #: The close codes that count as success: "normal closure" and "going away". All others roll back,
@@ -57,7 +56,7 @@ def unit_of(scope: Scope, name: str = "default") -> UnitOfWork:
     Raises:
         ConfigurationError: The application has no database of this name.
     """
-    units = scope.get(_UNITS) or {}
+    units = scope.get(UNITS) or {}
     unit: UnitOfWork | None = units.get(name)
     if unit is None:
         known = ", ".join(map(repr, units)) or "none"
@@ -111,14 +110,14 @@ class UnitOfWorkMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        units: dict[str, UnitOfWork] | None = scope.get(_UNITS)
+        units: dict[str, UnitOfWork] | None = scope.get(UNITS)
         if units is None:
-            units = scope[_UNITS] = {}
+            units = scope[UNITS] = {}
         elif self._name in units:
             # A mounted application's own database, of the same name as one around it, which goes
             # on at the same time (middlewares of Starlette run it in another task).
             units = dict(units)
-            scope = {**scope, _UNITS: units}
+            scope = {**scope, UNITS: units}
         unit = units[self._name] = UnitOfWork(
             self._database,
             commit=self._commit,
@@ -147,12 +146,12 @@ class UnitOfWorkMiddleware:
 def _noting_answer(unit: UnitOfWork, send: Send) -> Send:
     """Note what the client is told; where the handler commits itself, nothing else happens then."""
 
-    async def note_then_send(message: Message) -> None:
+    def note_then_send(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             unit.refused = message["status"] >= 400
             if unit.refused or not unit.autocommit:
                 unit.succeeded = not unit.refused
-        await send(message)
+        return send(message)  # no coroutine of its own, at every message of every response
 
     return note_then_send
 

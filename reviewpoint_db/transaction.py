@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.holder import Work
 
-__all__ = ["CommitMode", "SessionBlock", "UnitOfWork", "end_session"]
+__all__ = ["UNITS", "CommitMode", "SessionBlock", "UnitOfWork", "end_session"]
 
 CommitMode = Literal["manual", "autocommit"]
 Scope = MutableMapping[str, Any]
 _NO_SCOPE: Final[Scope] = {}
+#: Where a scope has its units of work, by the names of their databases.
+UNITS: Final = "reviewpoint_db"
 
 
 class UnitOfWork:
@@ -181,12 +183,19 @@ class UnitOfWork:
         finally:  # cancelled in between, the other one still holds its connection
             if self._read_session is not None:
                 await self._database.end(self._read_session)
-            self._database.activity.request_ended(self)
+            self._end()
 
     def close(self) -> None:
         """Release a unit that was never used: nothing to send, so nothing to wait for."""
         self._released = True
+        self._end()
+
+    def _end(self) -> None:
         self._database.activity.request_ended(self)
+        # The scope has this unit, and each request would leave the two to the garbage collector.
+        # Its own copy still names the request to whoever asks too late.
+        scope = self._scope = {**self._scope}
+        scope.pop(UNITS, None)
 
     def _warn_of_lost_changes(self, session: AsyncSession) -> None:
         """Say so when a successful request leaves changes behind that nobody committed."""

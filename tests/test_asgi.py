@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_units, describe_origin
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
+from reviewpoint_db.transaction import UnitOfWork
 from tests.support import asgi
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, stored, write, write_orphan
@@ -377,3 +379,46 @@ async def test_a_socket_whose_handler_fails_rolls_back(database: Database) -> No
 async def test_in_manual_mode_a_socket_commits_nothing(database: Database) -> None:
     await converse(around(socket_app(CLOSE), database, commit="manual"))
     assert await stored(database) == []
+
+
+@pytest.mark.parametrize("used", [True, False])
+@pytest.mark.parametrize("commit", ["manual", "autocommit"])
+async def test_a_request_leaves_nothing_to_the_garbage_collector(
+    database: Database, commit: CommitMode, used: bool
+) -> None:
+    """Scope and unit know each other: as a cycle they would cost a search of the heap, later."""
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        if used:
+            await write(unit_of(scope).session, scope["path"])
+        await send(dict(OK))
+        await send(dict(END))
+
+    serve = around(app, database, commit=commit)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for turn in range(3):
+            await asgi.request(serve, f"/{turn}")
+        gc.collect()
+        left = [one for one in gc.garbage if isinstance(one, UnitOfWork)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_who_asks_too_late_is_told_for_which_request(database: Database, used: bool) -> None:
+    late = []
+
+    async def app(scope: Scope, *_: Any) -> None:
+        late.append(unit_of(scope))
+        if used:
+            assert unit_of(scope).session is not None
+
+    await asgi.request(around(app, database), "/papers")
+    with pytest.raises(SessionClosedError, match="GET /papers"):
+        _ = late[0].read_session
