@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.routing import Host, Mount
 
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.errors import CommitOutcomeUnknownError
@@ -20,7 +22,9 @@ from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from collections.abc import Sequence
+
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from reviewpoint_db.database import Database
@@ -40,7 +44,8 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     """Answer a database error with 409, 503 or 404; any other goes on, and is a 500 like all bugs.
 
     `setup_database` registers this for `SQLAlchemyError` where the application has no handler of
-    its own for it. A mounted application has handlers of its own, and needs it registered too.
+    its own for it, and in the applications mounted in it by then; one that is mounted later, or
+    inside of a middleware, needs it registered too.
 
     Example:
         >>> mounted.add_exception_handler(SQLAlchemyError, answer_database_error)
@@ -151,7 +156,7 @@ def _raising(error: Exception) -> ASGIApp:
 
 
 def add_default_handlers(app: Starlette) -> None:
-    """Register `answer_database_error` for the classes of errors that the application left to us."""
+    """Register `answer_database_error` for the errors that an application, and its mounts, left to us."""
     kinds: list[type[Exception]] = [SQLAlchemyError]
     # Raised by repositories in place of SQLAlchemy's; who did not import it cannot meet it.
     alchemy = sys.modules.get("advanced_alchemy.exceptions")
@@ -164,3 +169,14 @@ def add_default_handlers(app: Starlette) -> None:
             for key in app.exception_handlers
         ):
             app.exception_handlers[kind] = answer_database_error
+    # What a mounted application leaves unanswered never gets here: it makes a 500 of it by itself.
+    _add_to_mounted(app.routes)
+
+
+def _add_to_mounted(routes: Sequence[BaseRoute]) -> None:
+    for route in routes:
+        mounted = getattr(route, "app", None)
+        if isinstance(mounted, Starlette):
+            add_default_handlers(mounted)
+        elif isinstance(route, Mount | Host):
+            _add_to_mounted(route.routes)
