@@ -50,12 +50,13 @@ class Watch:
         #: Monotonic seconds at which the loop is to beat next.
         self._due = 0.0
         self._told = False
+        self._paused = False
 
     def start(self) -> None:
         """Begin to watch the running loop."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._told = False
+        self._told = self._paused = False
         self._schedule()
         self._ended = threading.Event()
         self._thread = threading.Thread(
@@ -83,17 +84,19 @@ class Watch:
     def _beat(self) -> None:
         now = time.monotonic()
         late = now - self._due
-        if late >= LATE:
+        if late >= LATE and not self._paused:
             self._activity.loop_late = (now, late)
             if not self._told:  # the thread could not run either
                 self._say_late(late, "")
-        self._told = False
+        self._told = self._paused = False
         self._schedule()
 
     def look_at_loop(self) -> None:
         """Name what blocks the loop at this moment, if anything does."""
+        if self._loop is None or not self._loop.is_running():
+            self._paused = True  # between two `run_until_complete()`, until the next beat
         late = time.monotonic() - self._due
-        if late < LATE or self._told:
+        if late < LATE or self._told or self._paused:
             return
         self._told = True
         stack = stack_of_thread(self._loop_thread)
@@ -149,7 +152,8 @@ class Watch:
 
     def _run(self, ended: threading.Event) -> None:
         rounds = 0.0
-        while not ended.wait(_BEAT):
+        # A loop that is closed without a stop would be watched for ever.
+        while not (ended.wait(_BEAT) or self._loop is None or self._loop.is_closed()):
             self.look_at_loop()
             rounds += _BEAT
             if rounds >= _ROUND:

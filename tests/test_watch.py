@@ -168,6 +168,40 @@ async def test_a_library_that_blocks_is_named_as_one(monkeypatch: pytest.MonkeyP
     assert f"in {task.get_name()}" in line
 
 
+def test_a_loop_that_pauses_is_not_late_and_one_that_is_closed_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_module, "LATE", 0.2)
+    monkeypatch.setattr(watch_module, "_BEAT", 0.02)
+    activity = Activity("papers")
+    watch = Watch(activity, leak_threshold=30, idle_threshold=30)
+    watch.look_at_loop()  # not started: nothing to look at
+
+    async def start() -> None:
+        watch.start()
+
+    async def go_on() -> None:
+        await asyncio.sleep(0.1)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(start())
+    thread = watch._thread
+    assert thread is not None
+    deadline = time.monotonic() + 10
+    while not watch._paused:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)  # longer than LATE
+    with logged("WARNING") as lines:
+        loop.run_until_complete(go_on())
+    assert lines == []
+    assert activity.loop_late is None
+    loop.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    watch.stop()
+
+
 async def test_without_observation_nothing_watches(sqlite_url: str) -> None:
     async with opened(sqlite_url, environment="dev", observe=False) as database:
         assert database._watch._thread is None
