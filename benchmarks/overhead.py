@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import tempfile
 from functools import partial
 from statistics import median
 from typing import Final
@@ -39,12 +40,13 @@ def overhead(rounds: int) -> dict[str, dict[str, float]]:
     gc.collect()
     gc.disable()
     try:
-        return asyncio.run(_measure(rounds))
+        with tempfile.TemporaryDirectory() as folder:
+            return asyncio.run(_measure(rounds, folder))
     finally:
         gc.enable()
 
 
-async def _measure(rounds: int) -> dict[str, dict[str, float]]:
+async def _measure(rounds: int, folder: str) -> dict[str, dict[str, float]]:
     apps = {
         "bare": Litestar([bare], openapi_config=None),
         "advanced-alchemy": Litestar(
@@ -58,7 +60,12 @@ async def _measure(rounds: int) -> dict[str, dict[str, float]]:
         ),
         "reviewpoint_db": Litestar(
             [bare, commit],
-            plugins=[ReviewPointDBPlugin(DatabaseConfig(url="sqlite:///:memory:"))],
+            plugins=[
+                ReviewPointDBPlugin(
+                    DatabaseConfig(url=f"sqlite:///{folder}/bench.sqlite3", environment="prod"),
+                    debug_token="b" * 32,
+                )
+            ],
             openapi_config=None,
         ),
     }

@@ -79,7 +79,7 @@ def connections(bench: Bench) -> list[Row]:
 
 def reads(bench: Bench) -> list[Row]:
     """Read over HTTP."""
-    runs = bench.throughput(3.0).measure("GET", "/read", bench.names(FROZEN), bench.rounds(6))
+    runs = bench.throughput(2.5).measure("GET", "/read", bench.names(FROZEN), bench.rounds(5))
     p99 = _medians(runs, "p99")
     return [
         Row(
@@ -100,7 +100,7 @@ def reads(bench: Bench) -> list[Row]:
 def inserts(bench: Bench) -> list[Row]:
     """Write over HTTP."""
     names = _QUICKLY if bench.quick else ["asyncpg's pool", "plain SQLAlchemy", THEIRS, OURS]
-    runs = bench.throughput(3.0).measure("POST", "/insert", names, bench.rounds(5))
+    runs = bench.throughput(2.5).measure("POST", "/insert", names, bench.rounds(5))
     return [
         Row(
             "HTTP INSERT + COMMIT per second (ratio)",
@@ -113,7 +113,7 @@ def inserts(bench: Bench) -> list[Row]:
 
 def observation(bench: Bench) -> list[Row]:
     """Read with observation and without."""
-    runs = bench.throughput(2.0).measure("GET", "/read", [OURS, UNOBSERVED], bench.rounds(10))
+    runs = bench.throughput(2.0).measure("GET", "/read", [OURS, UNOBSERVED], bench.rounds(9))
     return [
         Row(
             "HTTP reads/s, observation on against off",
