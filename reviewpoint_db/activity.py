@@ -191,13 +191,15 @@ class Activity:
         """Record that somebody waits for a connection."""
         with self._lock:
             self._waiters.add(waiter)
-        self._tell("waiting", 1)
+        if self._sinks:
+            self._tell("waiting", 1)
 
     def waits_no_more(self, waiter: Holder) -> None:
         """Record that somebody got a connection, or gave up."""
         with self._lock:
             self._waiters.discard(waiter)
-        self._tell("waiting", -1)
+        if self._sinks:
+            self._tell("waiting", -1)
 
     def acquire_canceled(self) -> None:
         """Count a waiter that was cancelled."""
