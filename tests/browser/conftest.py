@@ -73,10 +73,18 @@ class Trouble:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def _chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened = Browser(tmp_path_factory.mktemp("browser"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def browser(_chromium: Browser) -> Iterator[Browser]:
+    """A window that shows nothing before and after the test, and has nothing to complain about."""
+    yield _chromium
+    _chromium.open("about:blank")  # else it would go on asking a server that has gone
+    _chromium.complaints()
 
 
 @pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])

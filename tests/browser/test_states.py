@@ -23,7 +23,6 @@ def seen(browser: Browser, trouble: Trouble, workers: int) -> Iterator[Seen]:
     """The page of the application; what must hold in every state is looked at in the end."""
     browser.wait(lambda: len(trouble.live()["workers"]) == workers, "all workers answer")
     before = len(browser.requested())
-    browser.complaints()
     browser.open(trouble.page)
     yield Seen(browser)
     for scheme in ("light", "dark"):
@@ -35,7 +34,6 @@ def seen(browser: Browser, trouble: Trouble, workers: int) -> Iterator[Seen]:
     assert browser.complaints() == []
     ours = (trouble.server.url, "data:")
     assert [url for url in browser.requested()[before:] if not url.startswith(ours)] == []
-    browser.open("about:blank")
 
 
 class Seen:
