@@ -133,14 +133,13 @@ class Sandbox:
             SandboxError: The turn did not come in time.
         """
         await self._take_turn(party, origin)
-        # No await between here and the note of it: whoever leaves meanwhile is found by `drop`.
         level = Level(f"rpdb_{next(self._numbers)}", party, origin, guest=member.guest)
         try:
             async with self._wire:
                 await self.ground.run(f"SAVEPOINT {level.name}")
-                self._levels.append(level)
                 if read_only:
                     await self.ground.run("SET TRANSACTION READ ONLY")
+                self._levels.append(level)
             member.level = level
         except BaseException:
             self._turns.leave(party)

@@ -47,7 +47,7 @@ async def test_dropped_in_the_middle_of_a_transaction(db_session, db_faults):
 
 
 async def test_refused_connections_are_503(http, db_faults, monkeypatch):
-    monkeypatch.setenv("REVIEWPOINT_DB_POOL_TIMEOUT", "1")
+    monkeypatch.setenv("REVIEWPOINT_DB_POOL_TIMEOUT", "3")
     transport = httpx.ASGITransport(litestar_app(), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         with db_faults.refuse():
