@@ -11,6 +11,7 @@ from typing import get_args
 import click
 import pytest
 
+import reviewpoint_db
 from reviewpoint_db import activity, checks, errors
 from reviewpoint_db.cli import main, migration_commands
 from reviewpoint_db.endpoints.routes import ROUTES
@@ -86,3 +87,9 @@ def test_the_tables_of_the_settings_are_those_of_the_structs() -> None:
     """Else run `python -m tools.settings_page`."""
     page = PAGE.read_text(encoding="utf-8")
     assert renewed(page) == page
+
+
+def test_each_public_name_is_on_the_page_of_the_api() -> None:
+    page = (REFERENCE / "api.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"\w+", page)) | set(errors.__all__)
+    assert {name for name in reviewpoint_db.__all__ if not name.startswith("_")} <= told
