@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 async def _close_code(case: Case, name: str) -> int:
     """Talk until the server closes."""
-    async with case.socket(f"/ws/{name}") as socket:
+    async with asyncio.timeout(30), case.socket(f"/ws/{name}") as socket:
         assert await socket.recv() == "added"
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
