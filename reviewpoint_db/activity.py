@@ -224,7 +224,8 @@ class Activity:
         """Record what a session did from its first statement to its end."""
         now = time.monotonic()
         seconds = now - work.opened
-        holder = work.holder
+        # They know each other: a cycle that each session would leave to the garbage collector.
+        holder, work.holder = work.holder, None
         handler = (holder.handler if holder is not None else None) or "unknown"
         with self._lock:
             histogram = self._sessions.get(handler)

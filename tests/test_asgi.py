@@ -14,6 +14,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_units, describe_origin
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
+from reviewpoint_db.holder import Holder, Work
 from reviewpoint_db.transaction import UnitOfWork
 from tests.support import asgi
 from tests.support.logs import logged
@@ -402,7 +403,7 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(
         for turn in range(3):
             await asgi.request(serve, f"/{turn}")
         gc.collect()
-        left = [one for one in gc.garbage if isinstance(one, UnitOfWork)]
+        left = [one for one in gc.garbage if isinstance(one, UnitOfWork | Holder | Work)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
