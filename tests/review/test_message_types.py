@@ -83,6 +83,7 @@ async def test_a_background_task_after_a_file_that_the_server_sends_is_stored(
     async with running(app):
         scope = scope_of("http", "/", extensions={"http.response.pathsend": {}})
         await asyncio.wait_for(app(scope, receive, send), LIMIT)
-        assert sent == ["http.response.start", "http.response.pathsend"]
+        # Starlette's older versions send the file themselves.
+        assert sent[-1] in {"http.response.pathsend", "http.response.body"}
         assert await stored(database) == ["of the handler", "of the task"]
         assert held(database) == 0
