@@ -20,12 +20,12 @@ def written() -> set[tuple[str, str]]:
             match node:
                 case ast.Call(
                     func=ast.Attribute(value=ast.Name(id="logger"), attr="log"),
-                    args=[_, ast.Constant(value=text), *_],
+                    args=[_, ast.Constant(value=str(text)), *_],
                 ):
                     lines.add(("by", text))
                 case ast.Call(
                     func=ast.Attribute(value=ast.Name(id="logger"), attr=level),
-                    args=[ast.Constant(value=text), *_],
+                    args=[ast.Constant(value=str(text)), *_],
                 ) if level in LEVELS:
                     lines.add((level.upper(), text))
     return lines
