@@ -216,6 +216,19 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     assert reader.status == 0, reader.failure
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_block_of_a_page_is_overlooked(page: Path) -> None:
+    blocks = blocks_of(page)
+    for number, block in enumerate(blocks):
+        where = f"{page.name}:{block.line}"
+        # `sh` or `py`, say, would be shown and not run.
+        assert block.language in {"python", "console", "text", "diff", "ini", *PARSERS}, where
+        if block.title is not None and block.title.endswith(".py"):
+            module = block.title.removesuffix(".py").replace("/", ".")
+            users = [other.text for other in blocks[number + 1 :]]
+            assert any(module in text or block.title in text for text in users), f"{where}: unused"
+
+
 @pytest.mark.parametrize(("page", "test"), ELSEWHERE.items())
 def test_the_other_pages_have_a_test_of_their_own(page: str, test: str) -> None:
     assert page.rpartition("/")[2] in (ROOT / test).read_text()
