@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Opens the run, or joins that of the process which started this worker."""
     from pathlib import Path
 
+    # The package has a pool of 1 + 1 under xdist. What is tested is what it does elsewhere; the tests
+    # of that set the variable themselves.
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker is None:
         config.stash[_RUN] = Run.create()

@@ -57,14 +57,6 @@ class Lifecycle:
                 if binding.path is not None and binding.access.mounted:
                     await self._running.enter_async_context(serving_live(database))
                 serving.enter_context(on_sigterm(database.begin_draining))
-                migrations = Migrations.of(binding.alchemy)
-                if migrations.present():
-                    database.pending = PendingMigrations(migrations.state_of)
-                await check_at_start(
-                    database,
-                    migrations=migrations,
-                    guarded=binding.guarded,
-                )
             databases = [binding.database for binding in self._bindings]
             serving.enter_context(reporting(databases, _registry_of(app)))
             yield
@@ -73,6 +65,14 @@ class Lifecycle:
         for binding in self._bindings:
             # Listeners still run now and may use the database a last time.
             _emit(app, "db.stopped", {"database": binding.database.name})
+
+    async def check(self) -> None:
+        """Run the checks once the application's own `on_startup` hooks had their turn: they may migrate."""
+        for binding in self._bindings:
+            migrations = Migrations.of(binding.alchemy)
+            if migrations.present():
+                binding.database.pending = PendingMigrations(migrations.state_of)
+            await check_at_start(binding.database, migrations=migrations, guarded=binding.guarded)
 
     def freeze(self) -> None:
         """Freeze what is there until the stop; the last `on_startup` hook, after all lifespans."""

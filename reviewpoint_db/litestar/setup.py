@@ -65,6 +65,7 @@ class Setup(InitPlugin):
         lifecycle = Lifecycle(self._bindings)
         app_config.lifespan.insert(0, lifecycle.lifespan)
         app_config.on_shutdown.append(lifecycle.stop)
+        app_config.on_startup.append(lifecycle.check)
         if self._freeze_gc:
             app_config.on_startup.append(lifecycle.freeze)
         return app_config

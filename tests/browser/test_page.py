@@ -68,11 +68,11 @@ def test_a_stack_is_opened_by_keyboard_and_stays_open(browser: Browser, trouble:
     first = browser.driver.find_element(By.CSS_SELECTOR, ".toggle")
     browser.run("arguments[0].focus()", first)
     first.send_keys(Keys.ENTER)
-    assert first.get_attribute("aria-expanded") == "true"
+    assert first.get_dom_attribute("aria-expanded") == "true"
     polls = browser.run(POLLS)
     browser.wait(lambda: browser.run(POLLS) >= polls + 2, "it polls on")
     assert browser.run("return document.activeElement === arguments[0]", first)
-    assert first.get_attribute("aria-expanded") == "true"
+    assert first.get_dom_attribute("aria-expanded") == "true"
     assert "render_report" in browser.text("#holders-body pre")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,9 +39,10 @@ async def test_in_manual_mode_nothing_is_stored_that_the_handler_did_not_commit(
     seen = await case.post("/do/add-only")
     await case.proves(seen, status=200, logged="left changes uncommitted")
     line = next(line for line in case.log.splitlines() if "left changes uncommitted" in line)
-    # The handler's name, and no parameter of its path.
-    assert "POST /do/{name" in line
-    assert "do answered with success" in line
+    # The handler's name, with its route where the framework tells that (Starlette since 0.50), and
+    # no parameter of its path.
+    assert re.search(r"POST (/do/\{name\S* )?\S*do answered with success", line)
+    assert case.key not in line
 
 
 @everywhere
