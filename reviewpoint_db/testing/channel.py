@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -118,7 +119,14 @@ class Channel:
     def drop(self) -> Any:
         """Have the sandbox undo what is open; returns a future of that."""
         self._member.gone = True
-        return asyncio.run_coroutine_threadsafe(self._sandbox.drop(self._member), self._owner.loop)
+        work = self._sandbox.drop(self._member)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._owner.loop)
+        except RuntimeError:  # the sandbox is closed already, and with it all that was open in it
+            work.close()
+            done: concurrent.futures.Future[None] = concurrent.futures.Future()
+            done.set_result(None)
+            return done
 
 
 def _forget_transaction() -> None:
