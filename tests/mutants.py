@@ -335,8 +335,8 @@ MUTANTS = [
     Mutant(
         "a read session refuses nothing",
         "engine.py",
-        "    if context.isinsert or context.isupdate or context.isdelete or context.isddl:\n",
-        "    if False:\n",
+        "    if not context.execution_options.get(READ_ONLY):\n        return\n    parts",
+        "    if context is not None:\n        return\n    parts",
         "tests/test_session.py",
         "refuses_to_write",
     ),
