@@ -70,10 +70,9 @@ browser:
 test: $(VENV)/.dev browser ## Run all tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
-# Not yet right on the lowest versions. Some is what older libraries warn of at import; the first may be
-# a fault of the package under SQLAlchemy 2.0.40. The list is to become empty.
+# Not yet right on the lowest versions, for what older libraries do at import and warn of. The list is
+# to become empty.
 NOT_LOWEST := \
-	--deselect tests/test_engine.py::test_a_bare_error_of_the_system_in_a_statement_is_named \
 	--deselect tests/test_public_api.py::test_importing_reads_no_environment_and_says_nothing \
 	--deselect tests/test_pool_state_machine.py::test_the_pool_keeps_its_promises_with_a_real_server \
 	--deselect tests/testing/test_loops.py

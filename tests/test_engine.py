@@ -212,7 +212,7 @@ async def test_a_bare_error_of_the_system_in_a_statement_is_named(sqlite_url: st
     """The driver lets one through only when a write and a reset meet, which no test can arrange."""
     engine = _engine(sqlite_url)
 
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    @event.listens_for(engine.sync_engine, "do_execute")
     def reset(*_: object) -> None:
         raise ConnectionResetError("reset by peer")
 
