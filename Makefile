@@ -1,10 +1,12 @@
 # `make run` and `make test` set up all they need in .venv, with Python >= 3.11 and nothing else.
 # Variables: PYTHON (which one makes the venv), PORT (of `make run`), TESTS and PYTEST_ARGS
 # (`make test TESTS=tests/test_config.py PYTEST_ARGS=-x`), WORKERS (processes of the test run).
+# SCALE is what `make test` leaves to `make test-scale`; `make coverage` runs both.
 
 PYTHON ?= python3
 PORT ?= 8000
 TESTS ?= tests
+SCALE := tests/scale
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -21,7 +23,7 @@ BIN := $(VENV)/bin
 CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help run browser test test-lowest check format coverage bench mutants wheel constraints docs clean
+.PHONY: help run browser pgbouncer test test-scale test-lowest check format coverage bench mutants wheel constraints docs clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,8 +69,22 @@ browser:
 		echo "tests/browser needs a browser: apt-get install -y chromium chromium-driver"; \
 	fi
 
-test: $(VENV)/.dev browser ## Run all tests, on SQLite and on PostgreSQL servers of their own.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
+# Several of tests/scale go through a real PgBouncer; they fail, and say so, where there is none.
+pgbouncer:
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends pgbouncer; \
+	else \
+		echo "tests/scale needs PgBouncer: apt-get install -y pgbouncer"; \
+	fi
+
+test: $(VENV)/.dev browser ## Run the tests, on SQLite and on PostgreSQL servers of their own.
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)
+	@echo "Left out: $(SCALE) (replicas, failover, PgBouncer, several processes): make test-scale"
+
+test-scale: $(VENV)/.dev pgbouncer ## Run the tests with replicas, failover, PgBouncer and several processes.
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(SCALE)
 
 # Not yet right on the lowest versions, for what older libraries do at import and warn of. The list is
 # to become empty.
@@ -77,9 +93,9 @@ NOT_LOWEST := \
 	--deselect tests/test_pool_state_machine.py::test_the_pool_keeps_its_promises_with_a_real_server \
 	--deselect tests/testing/test_loops.py
 
-test-lowest: $(LOWEST)/.test browser ## Run all tests on the lowest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)/.test browser ## Run the tests on the lowest versions that pyproject.toml allows.
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \
-		$(NOT_LOWEST) $(PYTEST_ARGS) $(TESTS)
+		--ignore=$(SCALE) $(NOT_LOWEST) $(PYTEST_ARGS) $(TESTS)
 
 check: $(VENV)/.dev ## Lint, format, types, import contract, documentation.
 	$(BIN)/ruff check .
@@ -92,7 +108,7 @@ format: $(VENV)/.dev ## Let ruff format the code and fix what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: $(VENV)/.dev browser ## Run all tests and demand 100% branch coverage of the package.
+coverage: $(VENV)/.dev browser pgbouncer ## Run all tests and demand 100% branch coverage of the package.
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 	$(BIN)/coverage combine --quiet
