@@ -19,7 +19,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 import psutil
 
-from tests.support.binaries import NEWEST, Installation, Version, client_program
+from tests.support.binaries import (
+    NEWEST,
+    Installation,
+    Version,
+    client_program,
+    server_identity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -214,9 +220,7 @@ class PostgresServer(RemoteServer):
         if self.running:
             return
         if not (self.folder / "PG_VERSION").exists():
-            self._installation.create_cluster(self.folder, self.user, self.password)
-            with (self.folder / "postgresql.conf").open("a") as configuration:
-                configuration.write("include 'test.conf'\n")
+            self._make_data()
         for attempt in range(5):
             port = self.port or free_port()
             try:
@@ -243,9 +247,14 @@ class PostgresServer(RemoteServer):
         self.start()
 
     def set(self, **settings: str) -> None:
-        """Changes settings for the next start (`max_connections="10"`)."""
+        """Changes settings for the next start or reload (`max_connections="10"`)."""
         self._settings |= settings
         self.changed = True
+
+    def reload(self) -> None:
+        """Has the running server read the settings of `set()` that need no restart."""
+        self._write_settings(self.port)
+        self._installation.run("pg_ctl", "-D", str(self.folder), "reload")
 
     def freeze(self) -> None:
         """Stops the postmaster and all its backends in their tracks: they answer nothing."""
@@ -257,6 +266,14 @@ class PostgresServer(RemoteServer):
         """Lets a frozen server go on where it was."""
         self._signal_all(signal.SIGCONT, lambda process: process.status() != psutil.STATUS_STOPPED)
 
+    def kill(self) -> None:
+        """Ends the postmaster and its backends by SIGKILL, frozen or not; one that ended is left."""
+        gone = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        if self.running:
+            self._signal_all(signal.SIGKILL, lambda process: process.status() in gone)
+            # Whoever reaps the postmaster may be late, and its number be another's soon.
+            (self.folder / "postmaster.pid").unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Stops the server at once and removes its data; `start()` makes it anew."""
         self.stop("immediate")
@@ -264,11 +281,23 @@ class PostgresServer(RemoteServer):
         self._settings = dict(self._original)
         self.changed = False
 
-    def _start_on(self, port: int) -> None:
+    def _make_data(self) -> None:
+        """Fills the data folder."""
+        self._installation.create_cluster(self.folder, self.user, self.password)
+        with (self.folder / "postgresql.conf").open("a") as configuration:
+            configuration.write("include 'test.conf'\n")
+
+    def _write_settings(self, port: int) -> None:
         lines = {**self._settings, "port": str(port)}
         text = "".join(f"{name} = '{value}'\n" for name, value in lines.items())
-        (self.folder / "test.conf").write_text(text)
-        (self.folder / "test.conf").chmod(0o644)
+        file = self.folder / "test.conf"
+        file.write_text(text)
+        file.chmod(0o644)
+        if identity := server_identity():  # pg_rewind writes it anew
+            os.chown(file, identity["user"], identity["group"])
+
+    def _start_on(self, port: int) -> None:
+        self._write_settings(port)
         log = str(self.folder / "server.log")
         self._installation.run(
             "pg_ctl", "-D", str(self.folder), "start", "-w", "-t", "30", "-l", log

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.binaries import NEWEST, Version, reachable, server_identity
+from tests.support.cluster import PostgresCluster
 from tests.support.postgres import PostgresServer, RemoteServer
 
 if TYPE_CHECKING:
@@ -68,6 +69,19 @@ class Run:
         """A server of this process alone, not started yet."""
         self._watch()
         return PostgresServer(self.folder / f"{name}-{version}-{self.worker}", version=version)
+
+    def own_cluster(
+        self,
+        name: str = "cluster",
+        *,
+        standbys: int = 1,
+        synchronous: bool = False,
+        version: Version = NEWEST,
+    ) -> PostgresCluster:
+        """A primary with standbys, of this process alone, not started yet."""
+        self._watch()
+        folders = [self.folder / f"{name}{n}-{version}-{self.worker}" for n in range(standbys + 1)]
+        return PostgresCluster(folders, synchronous=synchronous, version=version)
 
     def _watch(self) -> None:
         """Starts the reaper, once a run."""
