@@ -50,6 +50,7 @@ Measure = Literal[
     "creation",
     "statement",
     "statement_failed",
+    "rows",
     "session",
     "timed_out",
     "canceled",
@@ -60,9 +61,9 @@ Measure = Literal[
     "warning",
     "waiting",
 ]
-#: Called as `sink(measure, seconds, label)`; events without a duration bring 0, and "waiting" the
-#: change of how many wait.
-Sink = Callable[[Measure, float, str], None]
+#: Called as `sink(measure, seconds, label, statement)`; events without a duration bring 0, "waiting"
+#: the change of how many wait, and "rows" how many a statement returned.
+Sink = Callable[[Measure, float, str, str], None]
 
 #: Warnings that are remembered, for the page.
 _WARNINGS: Final = 50
@@ -251,13 +252,22 @@ class Activity:
             self._statements.record(seconds)
             self._slow_statements.record(statement, seconds, now, lambda: holder.origin)
         if self._sinks:
-            self._tell("statement", seconds, statement)
+            self._tell("statement", seconds, statement=statement)
 
-    def statement_failed(self, code: str, seconds: float) -> None:
+    def rows_returned(self, number: int, statement: str) -> None:
+        """Tell who listens how many rows a statement returned; nothing keeps it."""
+        self._tell("rows", number, statement=statement)
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether somebody listens to each single measurement."""
+        return bool(self._sinks)
+
+    def statement_failed(self, code: str, seconds: float, statement: str = "") -> None:
         """Count a statement that failed, by the database's code or the error's class."""
         with self._lock:
             self._statement_errors[code] = self._statement_errors.get(code, 0) + 1
-        self._tell("statement_failed", seconds, code)
+        self._tell("statement_failed", seconds, code, statement)
 
     # -- warnings and events ------------------------------------------------------------------
 
@@ -299,9 +309,11 @@ class Activity:
 
         return end
 
-    def _tell(self, measure: Measure, value: float = 0.0, label: str = "") -> None:
+    def _tell(
+        self, measure: Measure, value: float = 0.0, label: str = "", statement: str = ""
+    ) -> None:
         for sink in self._sinks:
-            sink(measure, value, label)
+            sink(measure, value, label, statement)
 
     # -- what others read ---------------------------------------------------------------------
 

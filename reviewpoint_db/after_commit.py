@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from loguru import logger
 from sqlalchemy import event
@@ -17,12 +18,19 @@ from reviewpoint_db.session import AFTER_COMMIT
 
 __all__ = ["after_commit"]
 
+#: Seconds that one function may take: the response waits for it.
+_LIMIT: Final = 10.0
+#: What runs; the event loop itself knows its tasks by weak references only.
+_running: set[asyncio.Task[None]] = set()
+
 
 def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) -> None:
     """Run `fn` once the session's data is stored, and never otherwise.
 
     A rollback, of a savepoint too, forgets what was registered inside of it. An error of `fn` is
-    logged: the data is stored already, so it must not become an error of the request.
+    logged: the data is stored already, so it must not become an error of the request. The COMMIT
+    returns when all functions have run, each for 10 seconds at most; when its caller is cancelled
+    meanwhile, they run on without it.
 
     Args:
         session: The session whose next COMMIT counts.
@@ -81,13 +89,32 @@ class _Hooks:
             return
         self._committed = False
         waiting, self._waiting = self._waiting, []
-        for _, fn in waiting:
-            try:
+        if waiting:
+            await_only(_run_shielded([fn for _, fn in waiting]))
+
+
+async def _run_shielded(functions: list[Callable[[], Any]]) -> None:
+    """Run them all, also when whoever waits for them is cancelled: what they tell of is stored."""
+    task = asyncio.get_running_loop().create_task(_run(functions))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    await asyncio.shield(task)
+
+
+async def _run(functions: list[Callable[[], Any]]) -> None:
+    for fn in functions:
+        try:
+            async with asyncio.timeout(_LIMIT):
                 outcome = fn()
                 if isinstance(outcome, Awaitable):
-                    await_only(outcome)
-            except Exception as error:  # noqa: BLE001 - the data is stored, whatever this was
-                logger.error("A function after COMMIT failed: {}", safe_error(error))
+                    await outcome
+        except asyncio.CancelledError as error:
+            task: Any = asyncio.current_task()
+            if task.cancelling():
+                raise  # the loop is ending
+            logger.error("A function after COMMIT failed: {}", safe_error(error))
+        except Exception as error:  # noqa: BLE001 - the data is stored, whatever this was
+            logger.error("A function after COMMIT failed: {}", safe_error(error))
 
 
 def _within(inner: SessionTransaction | None, outer: SessionTransaction) -> bool:

@@ -267,7 +267,7 @@ def write_through(database: Database) -> Callable[[], None]:
         labels = (database.name, *([label] if _BY_NAME[name].label else []))
         return instruments[name].labels(*labels)
 
-    def write(measure: Measure, value: float, label: str) -> None:
+    def write(measure: Measure, value: float, label: str, _statement: str) -> None:
         if measure in _COUNTERS:
             instrument(_COUNTERS[measure], label).inc()
         if measure in _TIMERS:

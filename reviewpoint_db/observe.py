@@ -93,6 +93,9 @@ class _Observer:
             holder.running = False
             holder.changed = now = time.monotonic()
             self._done(holder, text, now - started, now)
+            # Drivers that fetch as the application reads do not know yet: they say -1.
+            if self._activity.is_fed and cursor.description is not None and cursor.rowcount >= 0:
+                self._activity.rows_returned(cursor.rowcount, text)
 
         return observed
 
@@ -114,7 +117,7 @@ class _Observer:
             return
         now = time.monotonic()
         code = code_of(context.original_exception) or type(context.original_exception).__name__
-        self._activity.statement_failed(code, now - holder.changed)
+        self._activity.statement_failed(code, now - holder.changed, holder.statement or "")
         holder.running = False
         holder.changed = now
 

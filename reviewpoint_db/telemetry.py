@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["INSTRUMENTS", "instrument"]
 
 _DURATION: Final = "db.client.operation.duration"
+_ROWS: Final = "db.client.response.returned_rows"
 #: All instruments, with their units.
 INSTRUMENTS: Final = {
     _DURATION: "s",
+    _ROWS: "{row}",
     "db.client.connection.create_time": "s",
     "db.client.connection.wait_time": "s",
     "db.client.connection.use_time": "s",
@@ -30,16 +32,21 @@ INSTRUMENTS: Final = {
     "db.client.connection.count": "{connection}",
     "db.client.connection.max": "{connection}",
     "db.client.connection.idle.max": "{connection}",
+    "db.client.connection.idle.min": "{connection}",
     "db.client.connection.pending_requests": "{request}",
 }
 #: The convention's buckets of durations, in seconds.
 _BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+#: The convention's buckets of rows.
+_ROW_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _TIMERS: Final[dict[Measure, str]] = {
     "creation": "db.client.connection.create_time",
     "wait": "db.client.connection.wait_time",
     "use": "db.client.connection.use_time",
 }
 _DEFAULT_PORT: Final = 5432
+#: Characters of a SQLSTATE.
+_SQLSTATE: Final = 5
 
 
 def instrument(
@@ -82,12 +89,16 @@ class _Reporter:
             )
             for name in (_DURATION, *_TIMERS.values())
         }
+        self._rows = self._meter.create_histogram(
+            _ROWS, INSTRUMENTS[_ROWS], explicit_bucket_boundaries_advisory=_ROW_BUCKETS
+        )
         timeouts = "db.client.connection.timeouts"
         self._timeouts = self._meter.create_counter(timeouts, INSTRUMENTS[timeouts])
         self._observe("db.client.connection.count", self._count)
         self._observe("db.client.connection.max", self._limit)
         # Burst connections stay for a while after their return: all of them may be idle.
         self._observe("db.client.connection.idle.max", self._limit)
+        self._observe("db.client.connection.idle.min", self._none_kept)
         self._observe("db.client.connection.pending_requests", self._pending)
 
     def _observe(self, name: str, read: Callable[[], Iterable[Observation]]) -> None:
@@ -105,19 +116,28 @@ class _Reporter:
         pool = self._database.config.effective_pool
         return [Observation(pool.size + pool.max_overflow, self._pool)]
 
+    def _none_kept(self) -> Iterable[Observation]:
+        """Nothing is opened ahead of its use, and an old connection is closed without another."""
+        return [Observation(0, self._pool)]
+
     def _pending(self) -> Iterable[Observation]:
         return [Observation(self._database.gauges().waiting, self._pool)]
 
-    def record(self, measure: Measure, value: float, label: str) -> None:
+    def record(self, measure: Measure, value: float, label: str, statement: str) -> None:
         """Report one measurement."""
         if measure in _TIMERS:
             self._histograms[_TIMERS[measure]].record(value, self._pool)
         elif measure == "timed_out":
             self._timeouts.add(1, self._pool)
         elif measure == "statement":
-            self._record_operation(value, {"db.operation.name": operation_of(label)})
+            self._record_operation(value, {"db.operation.name": operation_of(statement)})
+        elif measure == "rows":
+            operation = {"db.operation.name": operation_of(statement)}
+            self._rows.record(int(value), {**self._target, **operation})
         elif measure == "statement_failed":
-            failure = {"error.type": label, "db.response.status_code": label}
+            failure = {"db.operation.name": operation_of(statement), "error.type": label}
+            if len(label) == _SQLSTATE or label.startswith("SQLITE_"):  # else the error's class
+                failure["db.response.status_code"] = label
             self._record_operation(value, failure)
 
     def _record_operation(self, seconds: float, more: dict[str, str]) -> None:

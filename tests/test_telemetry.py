@@ -30,6 +30,10 @@ def read(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
     }
 
 
+def good_target(config: DatabaseConfig) -> dict[str, Any]:
+    return dict(_target(Database(config)))
+
+
 async def test_the_conventions_instruments_are_reported_until_the_end(postgres_url: str) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
@@ -59,6 +63,10 @@ async def test_the_conventions_instruments_are_reported_until_the_end(postgres_u
         }
         assert states == {"used": 0, "idle": 1}
         assert points["db.client.connection.max"][0].value == 1
+        assert points["db.client.connection.idle.min"][0].value == 0
+        (rows,) = points["db.client.response.returned_rows"]
+        assert (rows.sum, rows.explicit_bounds[-1]) == (1, 10000)
+        assert rows.attributes == good_target(config) | {"db.operation.name": "SELECT"}
         assert points["db.client.connection.timeouts"][0].value == 1
         assert points["db.client.connection.use_time"][0].count == 1
         assert points["db.client.connection.create_time"][0].explicit_bounds[0] == 0.001
@@ -70,6 +78,7 @@ async def test_the_conventions_instruments_are_reported_until_the_end(postgres_u
         assert good.attributes["db.system.name"] == "postgresql"
         assert good.attributes["server.address"] == "127.0.0.1"
         assert good.attributes["server.port"] == config.sqlalchemy_url.port
+        assert bad.attributes["db.operation.name"] == "SELECT"
         assert bad.attributes["error.type"] == bad.attributes["db.response.status_code"] == "42P01"
         stop()
         async with database.session() as session:
@@ -77,6 +86,19 @@ async def test_the_conventions_instruments_are_reported_until_the_end(postgres_u
         later = read(reader)
         assert "db.client.connection.count" not in later
         assert later["db.client.operation.duration"][0].count == 1
+    provider.shutdown()
+
+
+def test_an_error_without_a_code_is_named_by_its_class_and_has_no_status() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    database = Database(DatabaseConfig(url="sqlite:///a.sqlite3", environment="test"))
+    instrument(database, provider)
+    database.activity.statement_failed("TimeoutError", 0.1, "insert into papers values (1)")
+    (point,) = read(reader)["db.client.operation.duration"]
+    assert point.attributes["error.type"] == "TimeoutError"
+    assert point.attributes["db.operation.name"] == "INSERT"
+    assert "db.response.status_code" not in point.attributes
     provider.shutdown()
 
 

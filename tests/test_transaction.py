@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -322,3 +323,81 @@ async def test_a_function_that_fails_is_logged_and_the_others_run(database: Data
     assert seen == ["run"]
     assert [line for line in lines if line.startswith("ERROR|A function after COMMIT failed")]
     assert await stored(database) == ["note"]
+
+
+async def test_a_function_that_is_cancelled_or_hangs_skips_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[after_commit.__module__], "_LIMIT", 0.05)
+    seen: list[str] = []
+
+    async def is_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async with database.session() as session:
+        await write(session, "note")
+        after_commit(session, is_cancelled)
+        after_commit(session, hangs)
+        after_commit(session, lambda: seen.append("run"))
+        with logged("ERROR") as lines:
+            await session.commit()
+    assert seen == ["run"]
+    assert "A function after COMMIT failed: CancelledError" in lines[0]
+    assert "A function after COMMIT failed: TimeoutError" in lines[1]
+
+
+async def test_a_request_that_is_cancelled_after_its_commit_skips_no_function(
+    database: Database,
+) -> None:
+    began, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await go_on.wait()
+
+    async def request() -> None:
+        async with database.session() as session:
+            await write(session, "note")
+            after_commit(session, slow)
+            after_commit(session, ended.set)
+            await session.commit()
+
+    task = asyncio.create_task(request())
+    async with asyncio.timeout(10):
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not ended.is_set()
+        go_on.set()
+        await ended.wait()
+    assert await stored(database) == ["note"]
+
+
+def test_functions_after_commit_end_with_their_loop(sqlite_url: str) -> None:
+    seen: list[str] = []
+
+    async def slow() -> None:
+        seen.append("begun")
+        await asyncio.Event().wait()
+
+    async def request(database: Database) -> None:
+        async with database.session() as session:
+            after_commit(session, slow)
+            after_commit(session, lambda: seen.append("never"))
+            await session.commit()
+
+    async def main() -> None:
+        async with Database(DatabaseConfig(url=sqlite_url, environment="test")) as database:
+            task = asyncio.create_task(request(database))
+            async with asyncio.timeout(10):
+                while not seen:
+                    await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert seen == ["begun"]
