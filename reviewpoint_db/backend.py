@@ -20,6 +20,8 @@ class Backend(Protocol):
 
     #: Whether an idle connection can die without the driver noticing it.
     needs_ping: bool
+    #: Whether a refused password may be the old one of a rotation under way, and pass.
+    password_rotates: bool
 
     def is_closed(self, driver: Any) -> bool:
         """Whether the driver already knows that the connection is gone. No I/O."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from reviewpoint_db.passwords import Password, PasswordSource, password_of_file
 from reviewpoint_db.pool_config import ByEnvironment, PoolConfig
 from reviewpoint_db.settings import check_number, read_variables, refuse
 from reviewpoint_db.target import Backend, Target, is_loopback, normalize_url, understand
@@ -58,7 +59,8 @@ class DatabaseConfig(
         name: Distinguishes several databases of one application.
         pool: The pool's limits. None: by the environment.
         read_url: A replica for read sessions.
-        password: Called for every new connection, for rotating tokens; PostgreSQL only.
+        password: A function or coroutine function, called for every new connection, for rotating
+            tokens; PostgreSQL only.
         connect_timeout: Limit of one attempt to connect; the URL's connect_timeout wins.
         query_timeout: Limit of one statement.
         health_timeout: Limit of one health check.
@@ -89,7 +91,7 @@ class DatabaseConfig(
     name: str = "default"
     pool: PoolConfig | None = None
     read_url: str | None = None
-    password: Callable[[], str] | None = None
+    password: PasswordSource | None = None
     connect_timeout: float = 5.0
     query_timeout: float = 30.0
     health_timeout: float = 2.0
@@ -302,9 +304,23 @@ class DatabaseConfig(
                 **target.arguments.get("server_settings", {}),
             },
         }
-        if self.password is not None:
-            arguments["password"] = self.password
+        if (source := self._password_source(read=read)) is not None:
+            arguments["password"] = Password(source, self.connect_timeout)
         return arguments
+
+    def _password_source(self, *, read: bool = False) -> PasswordSource | None:
+        """What is asked for the password at each connect; None for a fixed one."""
+        if self.password is not None:
+            return self.password
+        url, target = self.url, self._target
+        if read and self._read_target is not None:
+            url, target = self.read_url, self._read_target
+        return None if target.url.password is None else password_of_file(url)
+
+    @property
+    def password_rotates(self) -> bool:
+        """Whether the password is asked for at each connect, so that a wrong one may pass."""
+        return self._password_source() is not None
 
     def _application_name(self) -> str:
         pid = os.getpid()

@@ -37,7 +37,9 @@ _ADOPTED: Final = "_reviewpoint_db_adopted"
 
 def backend_of(config: DatabaseConfig) -> Backend:
     """Return the driver's answers for the configured database."""
-    return PostgreSQL() if config.backend == "postgresql" else SQLite()
+    if config.backend == "sqlite":
+        return SQLite()
+    return PostgreSQL(password_rotates=config.password_rotates)
 
 
 def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:

@@ -37,6 +37,7 @@ from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, noting, retire_softly
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.slots import DeadlinePassed
 from reviewpoint_db.supply import UNFIT, Supply, loop_of_this_thread
+from reviewpoint_db.tls_errors import connect_fix
 
 __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
@@ -214,8 +215,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         """Return the error of a refused connection as SQLAlchemy would name it."""
         if isinstance(error, OSError):
             return DatabaseUnavailableError(
-                f"The database cannot be reached: {safe_error(error)}. "
-                "Check the host, the port and the TLS settings of the URL."
+                f"The database cannot be reached: {safe_error(error)}. {connect_fix(error)}."
             )
         if is_of_asyncpg(error):
             # SQLAlchemy 2.0 lets them through as they are; as the DBAPI's, the engine wraps them.

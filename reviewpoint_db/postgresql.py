@@ -20,6 +20,9 @@ class PostgreSQL:
 
     needs_ping = True
 
+    def __init__(self, *, password_rotates: bool = False) -> None:
+        self.password_rotates = password_rotates
+
     def is_closed(self, driver: Any) -> bool:
         """Whether asyncpg saw the end of the connection; it notices the server's EOF at once."""
         return bool(driver.is_closed())

@@ -7,21 +7,52 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from reviewpoint_db.errors import ConfigurationError
 
-__all__ = ["PREFIX", "check_number", "read_variables", "refuse"]
+__all__ = ["PREFIX", "UrlOfFile", "check_number", "read_variables", "refuse"]
 
 PREFIX = "REVIEWPOINT_DB_"
 
 # They may stand in a file (mounted secrets): REVIEWPOINT_DB_URL_FILE.
-_SECRETS = ("url", "read_url", "password")
+_SECRETS = ("url", "read_url", "read_your_writes_secret", "password")
 
 # Read by others than the configuration.
 _OTHER_VARIABLES = ("DEBUG_TOKEN",)
+
+
+class UrlOfFile(str):
+    """A URL that came from a file, which is read again for each connection's password.
+
+    Args:
+        text: The URL.
+        variable: The environment variable that names the file.
+        path: The file.
+    """
+
+    __slots__ = ("path", "variable")
+
+    variable: str
+    path: str
+
+    def __new__(cls, text: str, variable: str, path: str) -> Self:  # noqa: D102
+        made = super().__new__(cls, text)
+        made.variable, made.path = variable, path
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str, str]:  # type: ignore[override]
+        return str(self), self.variable, self.path
+
+    def reread(self) -> str:
+        """The file's present text.
+
+        Raises:
+            ConfigurationError: It cannot be read.
+        """
+        return _read_file(self.variable, self.path)
 
 
 def refuse(field: str, shown: object, problem: str, fix: str) -> ConfigurationError:
@@ -92,7 +123,7 @@ def _read_fields(
         if name in _SECRETS:
             if (secret := _read_secret(given, variable)) is not None:
                 # A password's file is read for each connection: tokens rotate.
-                values[name] = secret if name == "password" else secret()
+                values[name] = secret if name == "password" else _url_of(given, variable, secret())
         elif variable in given and name not in ("pool", "environment"):
             values[name] = _convert(variable, name, given[variable].strip(), default)
     return values
@@ -107,6 +138,11 @@ def _read_secret(given: Mapping[str, str], variable: str) -> Callable[[], str] |
         read()
         return read
     return None if value is None else value.strip
+
+
+def _url_of(given: Mapping[str, str], variable: str, text: str) -> str:
+    path = given.get(f"{variable}_FILE")
+    return text if path is None else UrlOfFile(text, f"{variable}_FILE", path)
 
 
 def _read_file(variable: str, path: str) -> str:
@@ -126,7 +162,7 @@ def _convert(variable: str, name: str, value: str, default: object) -> object:
     if name == "engine_options":
         return _read_options(variable, value)
     kind = type(default)
-    if isinstance(default, bool):
+    if isinstance(default, bool) or name == "pgbouncer":
         return _read_switch(variable, value)
     if not isinstance(default, int | float):
         return value

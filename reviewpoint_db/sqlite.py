@@ -33,6 +33,7 @@ class SQLite:
     """The `Backend` for aiosqlite connections."""
 
     needs_ping = False
+    password_rotates = False
 
     def is_closed(self, driver: Any) -> bool:
         """Whether the connection was closed."""

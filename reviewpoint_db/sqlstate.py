@@ -15,6 +15,7 @@ from sqlalchemy import exc
 
 from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, wrapped
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
+from reviewpoint_db.tls_errors import is_tls_refused
 
 __all__ = [
     "ErrorAnswer",
@@ -124,7 +125,7 @@ def _will_stay(error: OSError) -> bool:
     if isinstance(error, ssl.SSLError):
         # The server went away in the middle of the handshake.
         return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError))
-    return isinstance(error, PermissionError)
+    return isinstance(error, PermissionError) or is_tls_refused(error)
 
 
 def _is_without_primary(error: BaseException) -> bool:

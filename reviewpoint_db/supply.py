@@ -17,7 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.slots import Slots
-from reviewpoint_db.sqlstate import is_transient_connect
+from reviewpoint_db.sqlstate import code_of, is_transient_connect
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
@@ -93,7 +93,8 @@ class Supply:
             record = await open_record(self._pool, self._backend, self.connect_timeout)
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             self._activity.connection_failed(safe_error(error))
-            if is_transient_connect(error):
+            lagging = self._backend.password_rotates and code_of(error) == "28P01"
+            if lagging or is_transient_connect(error):
                 self.slots.failed(error)
             else:
                 self.slots.refused(error)

@@ -361,12 +361,12 @@ def test_the_arguments_of_aiosqlite() -> None:
     assert config.connect_args()["timeout"] == 1.5
 
 
-def test_the_password_function_goes_to_the_driver() -> None:
+async def test_the_password_function_goes_to_the_driver() -> None:
     def password() -> str:
         return "token"
 
     config = DatabaseConfig(url="postgresql://ann@localhost/db", password=password)
-    assert config.connect_args()["password"] is password
+    assert await config.connect_args()["password"]() == "token"
 
 
 def test_the_replica_has_arguments_of_its_own() -> None:

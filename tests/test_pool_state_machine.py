@@ -117,6 +117,7 @@ class FakeBackend:
     """The driver's answers."""
 
     needs_ping = True
+    password_rotates = False
 
     def is_closed(self, driver: Driver) -> bool:
         return driver not in driver.server.open

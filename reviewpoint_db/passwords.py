@@ -1,0 +1,132 @@
+"""Passwords that change: asked for at each connect, within a bound, and never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from reviewpoint_db.errors import DatabaseUnavailableError, ReviewPointDBError
+from reviewpoint_db.settings import UrlOfFile, refuse
+from reviewpoint_db.urls import split_url
+
+__all__ = ["Password", "PasswordSource", "password_of_file"]
+
+PasswordSource = Callable[[], str | Awaitable[str]]
+"""What `DatabaseConfig.password` may be: a function or a coroutine function."""
+
+#: Of connect_timeout: the rest is for the login.
+_SHARE: Final = 0.8
+
+
+class Password:
+    """A password's function as the driver asks it, for every new connection.
+
+    A plain function runs in a thread of its own: it may read a file or ask a service without
+    holding the event loop up.
+
+    Args:
+        source: The function; it may be a coroutine function.
+        connect_timeout: Seconds, of which it gets four fifths.
+    """
+
+    def __init__(self, source: PasswordSource, connect_timeout: float) -> None:
+        self.source = source
+        self.timeout = connect_timeout * _SHARE
+
+    def __repr__(self) -> str:
+        return "Password(***)"
+
+    async def __call__(self) -> str:
+        """Ask for the password.
+
+        Raises:
+            DatabaseUnavailableError: The function raised, gave no password, or took too long.
+        """
+        problem: str
+        orig: BaseException | None = None
+        try:
+            async with asyncio.timeout(self.timeout):
+                password: object = await self._ask()
+            if isinstance(password, str) and password:
+                return password
+            problem = (
+                f"gave {'an empty text' if password == '' else f'a {type(password).__name__}'}"
+            )
+        except TimeoutError as error:
+            problem, orig = f"gave no answer within {self.timeout:g} s", error
+        except Exception as error:  # noqa: BLE001 - whatever it raises is told by name
+            problem, orig = _told(error)
+        # Only an error of the operating system or network says that it may pass; see `sqlstate`.
+        raise DatabaseUnavailableError(
+            f"password = ***: the function {problem}. "
+            "Fix: have it return the password as a str, in time.",
+            orig=orig,
+        ) from None
+
+    async def _ask(self) -> object:
+        if inspect.iscoroutinefunction(self.source):
+            return await self.source()
+        answer = await _in_thread(self.source)
+        # A partial or a method may still have made a coroutine.
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+def _told(error: Exception) -> tuple[str, BaseException | None]:
+    """What a function's exception is, without its text, and what makes it one that may pass."""
+    if isinstance(error, ReviewPointDBError):  # our own reading of a file, which is being replaced
+        return f"failed ({error})", OSError("the file cannot be read")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    return (
+        f"raised {type(error).__name__}{place}",
+        OSError(type(error).__name__) if isinstance(error, OSError) else None,
+    )
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    """Run a function in a daemon thread: one that hangs holds up no pool of threads, and no exit."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: Exception | None) -> None:
+        if answer.done():  # nobody waits any more
+            return
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = context.run(function)
+        except Exception as error:  # noqa: BLE001 - handed to the loop
+            failed = error
+        try:
+            loop.call_soon_threadsafe(settle, result, failed)
+        except RuntimeError:
+            pass  # the loop is closed by now
+
+    threading.Thread(target=run, name="reviewpoint_db password", daemon=True).start()
+    return await answer
+
+
+def password_of_file(url: object) -> Callable[[], str] | None:
+    """Return what reads the password of a URL's file anew; None for a URL from elsewhere."""
+    if not isinstance(url, UrlOfFile):
+        return None
+
+    def read() -> str:
+        parts = split_url(url.reread())
+        password = parts and (parts.password or parts.parameter("password"))
+        if not password:
+            raise refuse(url.variable, "***", "its URL has no password any more", "write one")
+        return password
+
+    return read
