@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from reviewpoint_db.backend import READ_ONLY
 
@@ -60,6 +64,10 @@ class SQLite:
     def pid(self, driver: Any) -> int | None:  # noqa: ARG002 - there is no server
         """None."""
         return None
+
+    def refuses_writes(self, driver: Any) -> bool:  # noqa: ARG002 - there is no other server
+        """No: a file that cannot be written stays so on another connection."""
+        return False
 
     async def ping(self, driver: Any, timeout: float) -> None:
         """Read the file's header, which tells that the file is there and a database."""
@@ -105,12 +113,18 @@ class SQLite:
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
 
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def choose_class(
+            _dialect: object, _record: object, _args: object, options: dict[str, Any]
+        ) -> None:
+            options.setdefault("factory", _Connection)
+
         @event.listens_for(engine.sync_engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin by itself
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            _switch_to_wal(cursor)
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.close()
@@ -119,6 +133,54 @@ class SQLite:
         def begin(connection: Connection) -> None:
             if not connection.get_execution_options().get(READ_ONLY):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that can roll back although it was interrupted while a cursor is open.
+
+    SQLite forgets an interrupt once none of the connection's statements is under way any more. A
+    cursor that was not read to its end is under way, and one that a cancelled task's traceback
+    keeps alive stays so: until its end each ROLLBACK would be interrupted too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `sqlite3.Connection.cursor`, and remember it."""
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    def rollback(self) -> None:
+        """Roll back; when that is interrupted, once more without the cursors that are open."""
+        try:
+            super().rollback()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            for cursor in self._cursors:
+                cursor.close()
+            super().rollback()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Have the file's changes go to a log of their own; it stays so, for whoever opens it next.
+
+    Two that open a new file at once would wait for each other here, so SQLite refuses one of them
+    at once, whatever the busy timeout is.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            await_only(asyncio.sleep(random.uniform(0.001, 0.02)))
+        else:
+            return
 
 
 def _begin(coroutine: Any) -> None:

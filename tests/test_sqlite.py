@@ -6,17 +6,29 @@ import asyncio
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, event, exc, text
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    exc,
+    select,
+    text,
+)
 from sqlalchemy.engine import make_url
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.sqlite import MemoryDatabase, SQLite
+from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _Connection
 from tests.support.pools import engine_with_pool, make_engine, pool_of, until
 
 if TYPE_CHECKING:
@@ -120,6 +132,54 @@ async def test_a_statement_that_begins_after_the_interrupt_is_interrupted_too(
     await driver.close()
 
 
+async def test_a_stream_that_is_cancelled_and_still_alive_leaves_no_lock(
+    database: Database,
+) -> None:
+    """A traceback keeps its cursor, and an interrupt holds, rollback included, while one is open."""
+    async with database.session() as session:
+        await session.execute(papers.insert(), [{"title": str(number)} for number in range(500)])
+        await session.commit()
+    cursors = []
+    asked = asyncio.Event()
+
+    async def read() -> None:
+        async with database.session() as session:
+            await session.execute(papers.insert().values(title="never stored"))
+            stream = await session.stream(papers.select())
+            cursors.append(stream)
+            await stream.fetchone()
+            asked.set()
+            await session.execute(text(ENDLESS))
+
+    task = asyncio.create_task(read())
+    await asked.wait()
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    async with asyncio.timeout(5), database.session() as session:
+        await session.execute(papers.insert().values(title="written at once"))
+        await session.commit()
+        titles = (await session.scalars(select(papers.c.title))).all()
+    assert len(cursors) == 1
+    assert len(titles) == 501
+    assert "never stored" not in titles
+
+
+def test_a_rollback_that_fails_for_another_reason_says_so() -> None:
+    connection = sqlite3.connect(":memory:", factory=_Connection)
+
+    def refuse(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    connection.execute("CREATE TABLE papers (id int)")
+    connection.execute("INSERT INTO papers VALUES (1)")
+    connection.set_authorizer(refuse)
+    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        connection.rollback()
+    connection.close()
+
+
 async def test_a_connection_that_comes_back_unclean_is_refused(sqlite_url: str) -> None:
     """The write lock of a transaction that is still open would stop all other writers."""
     async with engine_with_pool(sqlite_url, size=1, max_overflow=0) as engine:
@@ -153,6 +213,37 @@ async def test_a_database_that_is_locked_while_it_is_opened_is_waited_for(sqlite
         other.execute("COMMIT")
         other.close()
         assert await asyncio.wait_for(task, 8) == 1
+
+
+def test_a_new_file_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    """Two that switch it to write-ahead logging would wait for each other: SQLite refuses one."""
+    meeting = threading.Barrier(4)
+
+    async def open_it(url: str) -> Any:
+        async with engine_with_pool(url, size=1) as engine:
+            meeting.wait(10)
+            async with engine.connect() as connection:
+                return await connection.scalar(text("PRAGMA journal_mode"))
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(25):
+            url = f"sqlite:///{tmp_path / str(number)}"
+            jobs = [threads.submit(asyncio.run, open_it(url)) for _ in range(4)]
+            assert [job.result(20) for job in jobs] == ["wal"] * 4
+
+
+async def test_a_file_that_stays_locked_is_an_error(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.sqlite.BUSY_TIMEOUT", 0.05)
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("CREATE TABLE busy (id int)")
+    other.execute("BEGIN EXCLUSIVE")
+    async with engine_with_pool(sqlite_url, timeout=0.5) as engine:
+        with pytest.raises(exc.OperationalError, match="database is locked"):
+            async with engine.connect():
+                pass
+    other.close()
 
 
 async def test_no_threads_are_left(sqlite_url: str) -> None:
