@@ -50,6 +50,31 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- the way to the server --------------------------------------------------------------------
+    Mutant(
+        "a password that lags behind its rotation is told at once",
+        "supply.py",
+        "            if lagging or is_transient_connect(error):\n",
+        "            if is_transient_connect(error):\n",
+        "tests/test_passwords.py",
+        "rotation_under_load",
+    ),
+    Mutant(
+        "a password's function may hang",
+        "passwords.py",
+        "            async with asyncio.timeout(self.timeout):\n",
+        "            async with asyncio.timeout(5):\n",
+        "tests/test_passwords.py",
+        "function_that_hangs",
+    ),
+    Mutant(
+        "a server without TLS is tried again",
+        "sqlstate.py",
+        " or is_tls_refused(error)\n",
+        "\n",
+        "tests/test_tls.py",
+        "plain_text_is_refused",
+    ),
     # -- no lie to the client ---------------------------------------------------------------------
     Mutant(
         "the response leaves before COMMIT",
@@ -314,6 +339,14 @@ MUTANTS = [
         '"BEGIN"',
         "tests/test_sqlite.py",
         "",
+    ),
+    Mutant(
+        "SQLite: an interrupted rollback is not repeated",
+        "sqlite.py",
+        '            options.setdefault("factory", _Connection)\n',
+        "            pass\n",
+        "tests/test_sqlite.py",
+        "still_alive",
     ),
     # -- no secret outside ------------------------------------------------------------------------
     Mutant(
