@@ -271,15 +271,19 @@ class Activity:
 
     # -- warnings and events ------------------------------------------------------------------
 
-    def warn(self, kind: WarningKind, message: str, *, origin: str | None = None) -> None:
+    def warn(
+        self, kind: WarningKind, message: str, *, origin: str | None = None, log: bool = True
+    ) -> None:
         """Log a warning and remember it.
 
         Args:
             kind: Of what; the figures are counted by it.
             message: Names the handler, bears no values of statements, and says what to do.
             origin: Who is to blame.
+            log: False when another database's activity has logged it.
         """
-        logger.warning("{}", message)
+        if log:
+            logger.warning("{}", message)
         with self._lock:
             self._warnings[kind] = self._warnings.get(kind, 0) + 1
             self._recent_warnings.appendleft(Warned(datetime.now(UTC), kind, message, origin))

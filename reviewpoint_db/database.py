@@ -148,6 +148,7 @@ class Database:
             if self._memory is None:
                 self._memory = MemoryDatabase()
             url = self._memory.url(self.config.sqlalchemy_url)
+        self._watch.join_loop()  # another loop than that of the start, maybe
         return create_engine(self.config, self.activity, url=url)
 
     # -- lifecycle --------------------------------------------------------------------------

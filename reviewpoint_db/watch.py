@@ -1,6 +1,6 @@
 """Watch: a thread that says what lasts too long, even while the event loop is blocked.
 
-It looks at two things: whether the loop still beats, and what those who hold connections do. What
+It looks at two things: whether the event loops still beat, and what those who hold connections do. What
 it has to say is said once an episode, with the handler's name.
 """
 
@@ -11,26 +11,21 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from reviewpoint_db.stacks import stack_of_thread, where
+from reviewpoint_db.lateness import BEAT, Beat, beat_of
+from reviewpoint_db.stacks import where
 from reviewpoint_db.statements import shape_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.activity import Activity, Holder
 
-__all__ = ["LATE", "Watch"]
+__all__ = ["Watch"]
 
-#: Seconds that the event loop may be late before it is named.
-LATE: Final = 0.5
-#: Seconds between two beats of the loop, and between two looks at it.
-_BEAT: Final = 0.1
 #: Seconds between two looks at the holders. A task that ended just now may still be being released.
 _ROUND: Final = 1.0
-#: Frames of a blocking stack that are logged.
-_FRAMES: Final = 12
 
 
 class Watch:
-    """Looks after one event loop and the connections of one database.
+    """Looks after the event loops and the connections of one database.
 
     Args:
         activity: Whose holders are looked at, and where warnings go.
@@ -43,78 +38,53 @@ class Watch:
         self._leak_threshold = leak_threshold
         self._idle_threshold = idle_threshold
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._beats: tuple[Beat, ...] = ()
+        #: Set while nothing is watched.
         self._ended = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread = 0
-        self._timer: asyncio.TimerHandle | None = None
-        #: Monotonic seconds at which the loop is to beat next.
-        self._due = 0.0
-        self._told = False
-        self._paused = False
+        self._ended.set()
 
     def start(self) -> None:
-        """Begin to watch the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
-        self._told = self._paused = False
-        self._schedule()
+        """Begin to watch, the running loop first."""
         self._ended = threading.Event()
+        self.join_loop()
         self._thread = threading.Thread(
             target=self._run, args=(self._ended,), name="reviewpoint_db watch", daemon=True
         )
         self._thread.start()
 
+    def join_loop(self) -> None:
+        """Watch the running loop too, as far as there is one and anything is watched."""
+        if self._ended.is_set():
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        with self._lock:
+            if all(beat.loop is not loop for beat in self._beats):
+                self._beats = (*self._beats, beat_of(self._activity))
+
     def stop(self) -> None:
         """End it; may be called again, and from any loop."""
         self._ended.set()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        with self._lock:
+            beats, self._beats = self._beats, ()
+        for beat in beats:
+            beat.leave(self._activity)
         if self._thread is not None:
             self._thread.join(timeout=1.0)
             self._thread = None
 
-    # -- the loop -----------------------------------------------------------------------------
-
-    def _schedule(self) -> None:
-        assert self._loop is not None
-        self._due = time.monotonic() + _BEAT
-        self._timer = self._loop.call_later(_BEAT, self._beat)
-
-    def _beat(self) -> None:
-        now = time.monotonic()
-        late = now - self._due
-        if late >= LATE and not self._paused:
-            self._activity.loop_late = (now, late)
-            if not self._told:  # the thread could not run either
-                self._say_late(late, "")
-        self._told = self._paused = False
-        self._schedule()
-
-    def look_at_loop(self) -> None:
-        """Name what blocks the loop at this moment, if anything does."""
-        if self._loop is None or not self._loop.is_running():
-            self._paused = True  # between two `run_until_complete()`, until the next beat
-        late = time.monotonic() - self._due
-        if late < LATE or self._told or self._paused:
-            return
-        self._told = True
-        stack = stack_of_thread(self._loop_thread)
-        deepest = " < ".join(str(frame) for frame in reversed(stack[-_FRAMES:]))
-        self._say_late(late, f", blocked by {where(stack) or 'a library'}: {deepest}")
-
-    def _say_late(self, late: float, by: str) -> None:
-        assert self._loop is not None
-        task = asyncio.current_task(self._loop)
-        held = (holder for holder in self._activity.held() if holder.task is task is not None)
-        holder = next(held, None)
-        name = holder.name if holder is not None else task.get_name() if task else None
-        self._activity.warn(
-            "event_loop_late",
-            f"The event loop is late by {late:.2f} s{f' in {name}' if name else ''}{by}. Everything "
-            "waits meanwhile: move blocking work to a thread (asyncio.to_thread).",
-            origin=name,
-        )
+    def look_at_loops(self) -> None:
+        """Name what blocks a loop at this moment, if anything does."""
+        for beat in self._beats:
+            if beat.loop.is_closed():
+                beat.leave(self._activity)
+            else:
+                beat.look()
+        with self._lock:
+            self._beats = tuple(beat for beat in self._beats if not beat.loop.is_closed())
 
     # -- the holders --------------------------------------------------------------------------
 
@@ -152,10 +122,10 @@ class Watch:
 
     def _run(self, ended: threading.Event) -> None:
         rounds = 0.0
-        # A loop that is closed without a stop would be watched for ever.
-        while not (ended.wait(_BEAT) or self._loop is None or self._loop.is_closed()):
-            self.look_at_loop()
-            rounds += _BEAT
+        # Loops that are closed without a stop would be watched for ever.
+        while not ended.wait(BEAT) and self._beats:
+            self.look_at_loops()
+            rounds += BEAT
             if rounds >= _ROUND:
                 rounds = 0.0
                 self.look_at_holders()

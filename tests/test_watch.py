@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from reviewpoint_db import lateness
 from reviewpoint_db import watch as watch_module
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
@@ -114,7 +115,7 @@ def block(seconds: float) -> None:
 async def test_what_blocks_the_loop_is_named_with_its_stack_and_how_late_it_was(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "LATE", 0.2)
+    monkeypatch.setattr(lateness, "LATE", 0.2)
     monkeypatch.setattr(watch_module, "_ROUND", 0.1)
     async with opened(sqlite_url, environment="dev") as database:
         with logged("WARNING") as lines:
@@ -136,11 +137,11 @@ async def test_what_blocks_the_loop_is_named_with_its_stack_and_how_late_it_was(
 async def test_a_loop_that_no_thread_could_look_at_says_so_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch_module, "LATE", 0.0)
-    monkeypatch.setattr(watch_module, "_BEAT", 0.01)
+    monkeypatch.setattr(lateness, "LATE", 0.0)
+    monkeypatch.setattr(lateness, "BEAT", 0.01)
     activity = Activity("papers")
     watch = Watch(activity, leak_threshold=30, idle_threshold=30)
-    monkeypatch.setattr(watch, "look_at_loop", lambda: None)
+    monkeypatch.setattr(watch, "look_at_loops", lambda: None)
     with logged("WARNING") as lines:
         watch.start()
         await until(lambda: activity.loop_late)
@@ -151,15 +152,15 @@ async def test_a_loop_that_no_thread_could_look_at_says_so_by_itself(
 
 
 async def test_a_library_that_blocks_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "LATE", -1.0)
-    monkeypatch.setattr(watch_module, "where", lambda _stack: None)
+    monkeypatch.setattr(lateness, "LATE", -1.0)
+    monkeypatch.setattr(lateness, "where", lambda _stack: None)
     activity = Activity("papers")
     watch = Watch(activity, leak_threshold=30, idle_threshold=30)
     monkeypatch.setattr(watch, "_run", lambda _ended: None)
     watch.start()
     with logged("WARNING") as lines:
-        watch.look_at_loop()
-        watch.look_at_loop()
+        watch.look_at_loops()
+        watch.look_at_loops()
     watch.stop()
     (line,) = lines
     assert "blocked by a library: " in line
@@ -171,11 +172,11 @@ async def test_a_library_that_blocks_is_named_as_one(monkeypatch: pytest.MonkeyP
 def test_a_loop_that_pauses_is_not_late_and_one_that_is_closed_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch_module, "LATE", 0.2)
-    monkeypatch.setattr(watch_module, "_BEAT", 0.02)
+    monkeypatch.setattr(lateness, "LATE", 0.2)
+    monkeypatch.setattr(lateness, "BEAT", 0.02)
     activity = Activity("papers")
     watch = Watch(activity, leak_threshold=30, idle_threshold=30)
-    watch.look_at_loop()  # not started: nothing to look at
+    watch.look_at_loops()  # not started: nothing to look at
 
     async def start() -> None:
         watch.start()
@@ -188,7 +189,7 @@ def test_a_loop_that_pauses_is_not_late_and_one_that_is_closed_is_left_alone(
     thread = watch._thread
     assert thread is not None
     deadline = time.monotonic() + 10
-    while not watch._paused:
+    while not watch._beats[0].paused:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.3)  # longer than LATE
@@ -210,3 +211,66 @@ async def test_without_observation_nothing_watches(sqlite_url: str) -> None:
         assert thread is not None
         assert thread.is_alive()
     assert not thread.is_alive()
+
+
+async def test_two_databases_log_a_late_loop_once_and_both_remember_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lateness, "LATE", -1.0)
+    activities = [Activity("papers"), Activity("mails")]
+    watches = [Watch(one, leak_threshold=30, idle_threshold=30) for one in activities]
+    for watch in watches:
+        monkeypatch.setattr(watch, "_run", lambda _ended: None)
+        watch.start()
+    with logged("WARNING") as lines:
+        for watch in watches:
+            watch.look_at_loops()
+    assert len(lines) == 1
+    for activity, watch in zip(activities, watches, strict=True):
+        assert activity.snapshot().warnings == {"event_loop_late": 1}
+        watch.stop()
+        watch.stop()
+
+
+async def test_the_second_loop_of_a_database_is_watched_too(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lateness, "LATE", 0.2)
+
+    async def second(database: Database) -> None:
+        async with database.session(origin="second loop") as session:
+            await session.execute(text("select 1"))
+            block(0.6)
+            await until(lambda: database.activity.loop_late)
+
+    async with opened(sqlite_url, environment="dev") as database:
+        with logged("WARNING") as lines:
+            await asyncio.to_thread(asyncio.run, second(database))
+        (line,) = [line for line in lines if "The event loop is late" in line]
+        assert "in second loop, blocked by block (tests/test_watch.py:" in line
+
+
+async def test_a_beat_ends_with_its_last_database_and_is_no_later_loops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    activity = Activity("papers")
+
+    async def beat() -> lateness.Beat:
+        return lateness.beat_of(activity)
+
+    closed = (await asyncio.to_thread(asyncio.run, beat())).loop
+    assert closed.is_closed()
+    mine = lateness.beat_of(activity)
+    assert closed not in lateness._beats
+    mine.leave(activity)
+    mine.leave(activity)
+    assert mine.loop not in lateness._beats
+    monkeypatch.setattr(mine, "_schedule", lambda: pytest.fail("it beats on"))
+    mine._beat()  # was under way in its thread when another one ended it
+
+
+def test_an_engine_of_no_loop_starts_no_watch() -> None:
+    watch = Watch(Activity("papers"), leak_threshold=30, idle_threshold=30)
+    watch._ended.clear()
+    watch.join_loop()
+    assert watch._beats == ()
