@@ -319,11 +319,10 @@ async def test_a_sqlite_writer_does_not_hold_a_check_back(sqlite_url: str) -> No
 async def test_a_file_that_is_no_database_is_unhealthy(tmp_path: Any) -> None:
     file = tmp_path / "letter.txt"
     file.write_text("Dear reviewers, " * 100)
-    async with opened(f"sqlite:///{file}") as database:
+    async with sqlite_threads_end(), opened(f"sqlite:///{file}") as database:
         report = await check_health(database)
         assert report.cause == "unreachable"
         assert report.checks[0].code == "SQLITE_NOTADB"
-    await sqlite_threads_end()
 
 
 async def test_a_pool_class_of_the_applications_is_checked_too(postgres_url: str) -> None:

@@ -158,13 +158,13 @@ async def test_a_patched_sessionmaker_that_cannot_connect_is_counted(
 ) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'such' / 'folder'}")
     monkeypatch.setattr(default, "engine", engine)
-    with pytest.raises(SQLAlchemyError):
-        async with default.get_async_session():
-            pass
-    assert default._connection_failures == 1
-    assert await default.db_healthcheck() is False
-    await engine.dispose()
-    await sqlite_threads_end()
+    async with sqlite_threads_end():
+        with pytest.raises(SQLAlchemyError):
+            async with default.get_async_session():
+                pass
+        assert default._connection_failures == 1
+        assert await default.db_healthcheck() is False
+        await engine.dispose()
 
 
 async def test_sessions_may_be_mocked(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:

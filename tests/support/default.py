@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from reviewpoint_db import default
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from tests.support.notes import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 BOUND = 10.0
 STATE = (
@@ -41,8 +45,14 @@ async def create_notes() -> None:
         await connection.run_sync(metadata.create_all)
 
 
-async def sqlite_threads_end() -> None:
-    """Waits for the threads of aiosqlite's connections that failed: they still answer this loop."""
+@asynccontextmanager
+async def sqlite_threads_end() -> AsyncIterator[None]:
+    """Waits for the threads of the block's failed connections: they still answer this loop."""
+    before = set(threading.enumerate())
+    yield
     async with asyncio.timeout(BOUND):
-        while any("_connection_worker_thread" in thread.name for thread in threading.enumerate()):
+        while any(
+            "_connection_worker_thread" in thread.name
+            for thread in set(threading.enumerate()) - before
+        ):
             await asyncio.sleep(0.01)
