@@ -166,14 +166,14 @@ async def test_a_function_that_hangs_is_bounded_and_tried_again() -> None:
     await asyncio.sleep(0.05)
 
 
-def test_an_answer_after_the_end_of_the_loop_disturbs_nobody() -> None:
+async def test_an_answer_after_the_end_of_the_loop_disturbs_nobody() -> None:
     release = threading.Event()
 
     def source() -> str:
         release.wait(10)
         return "late"
 
-    asyncio.run(failure(Password(source, 0.05)))
+    await asyncio.to_thread(lambda: asyncio.run(failure(Password(source, 0.05))))
     threads = [each for each in threading.enumerate() if each.name == "reviewpoint_db password"]
     release.set()
     for thread in threads:
