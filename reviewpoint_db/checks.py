@@ -28,6 +28,7 @@ from sqlalchemy import text
 
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
+from reviewpoint_db.pgbouncer import answers
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_view import application_prefix
 
@@ -228,6 +229,8 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
     async with database.read_session(origin="system checks") as session:
         settings = {name: int(value) for name, value in await session.execute(query)}
         others = int((await session.execute(counting, own)).scalar_one())
+    if answers(database.engine):
+        return []  # PgBouncer's own pools are what must fit
     limit = settings.pop("max_connections")
     free = limit - sum(settings.values()) - others
     pool = database.config.effective_pool

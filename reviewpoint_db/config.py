@@ -43,6 +43,8 @@ _POOL_SIZES: dict[Environment, tuple[int, int]] = {
     "test": (5, 10),
     "prod": (10, 20),
 }
+# PgBouncer holds the queue of what waits for the server: more of ours would only wait there.
+_BEHIND_PGBOUNCER = (5, 5)
 
 
 class DatabaseConfig(
@@ -61,6 +63,8 @@ class DatabaseConfig(
         read_url: A replica for read sessions.
         password: A function or coroutine function, called for every new connection, for rotating
             tokens; PostgreSQL only.
+        pgbouncer: Whether PgBouncer is in between, in transaction mode. None: noticed at the login;
+            True makes the pool 5+5 by default too.
         connect_timeout: Limit of one attempt to connect; the URL's connect_timeout wins.
         query_timeout: Limit of one statement.
         health_timeout: Limit of one health check.
@@ -92,6 +96,7 @@ class DatabaseConfig(
     pool: PoolConfig | None = None
     read_url: str | None = None
     password: PasswordSource | None = None
+    pgbouncer: bool | None = None
     connect_timeout: float = 5.0
     query_timeout: float = 30.0
     health_timeout: float = 2.0
@@ -113,6 +118,7 @@ class DatabaseConfig(
         check_number("expected_processes", self.expected_processes, lowest=1, whole=True)
         self._check_types()
         self._check_pool()
+        self._check_pgbouncer()
         self._check_password()
         force_setattr(self, "engine_options", dict(self.engine_options))
         force_setattr(
@@ -177,6 +183,13 @@ class DatabaseConfig(
             raise refuse(
                 "read_url", read.shown, f"not a replica of {self.safe_url}", "give a replica's URL"
             )
+
+    def _check_pgbouncer(self) -> None:
+        declared: object = self.pgbouncer
+        if declared is not None and not isinstance(declared, bool):
+            raise refuse("pgbouncer", repr(declared), "not a switch", "give true, false or neither")
+        if declared and self.backend != "postgresql":
+            raise refuse("pgbouncer", declared, "SQLite has no PgBouncer", "leave it out")
 
     def _check_password(self) -> None:
         password: object = self.password
@@ -273,6 +286,8 @@ class DatabaseConfig(
         pool = PoolConfig() if self.pool is None else self.pool
         reset = pool.reset_on_return
         size, overflow = _POOL_SIZES[self.effective_environment]
+        if self.pgbouncer:
+            size, overflow = _BEHIND_PGBOUNCER
         if self.backend == "postgresql" and not pool.sized and _xdist_worker():
             size, overflow, reset = 1, 1, "commit"
         return msgspec.structs.replace(

@@ -39,7 +39,7 @@ def backend_of(config: DatabaseConfig) -> Backend:
     """Return the driver's answers for the configured database."""
     if config.backend == "sqlite":
         return SQLite()
-    return PostgreSQL(password_rotates=config.password_rotates)
+    return PostgreSQL(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
 
 
 def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:

@@ -11,17 +11,24 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.driver_errors import code_of
+from reviewpoint_db.pgbouncer import is_behind, listen_for
 
 __all__ = ["PostgreSQL"]
 
 
 class PostgreSQL:
-    """The `Backend` for asyncpg connections."""
+    """The `Backend` for asyncpg connections.
+
+    Args:
+        password_rotates: Whether a refused password may be the last one.
+        pgbouncer: Whether PgBouncer is in between; None to find out at the login.
+    """
 
     needs_ping = True
 
-    def __init__(self, *, password_rotates: bool = False) -> None:
+    def __init__(self, *, password_rotates: bool = False, pgbouncer: bool | None = None) -> None:
         self.password_rotates = password_rotates
+        self._pgbouncer = pgbouncer
 
     def is_closed(self, driver: Any) -> bool:
         """Whether asyncpg saw the end of the connection; it notices the server's EOF at once."""
@@ -52,8 +59,8 @@ class PostgreSQL:
             cursor.close()
 
     def pid(self, driver: Any) -> int | None:
-        """The backend's process id, which the server told at the login."""
-        pid: int = driver.get_server_pid()
+        """The backend's process id, which the server told at the login; PgBouncer's is invented."""
+        pid: int | None = None if is_behind(driver) else driver.get_server_pid()
         return pid
 
     async def ping(self, driver: Any, timeout: float) -> None:
@@ -89,4 +96,5 @@ class PostgreSQL:
             transport._sock = None  # noqa: SLF001
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
-        """Nothing: a new connection asks nothing after its login, from asyncpg 0.32 on."""
+        """See who answers the login; nothing is asked after it, from asyncpg 0.32 on."""
+        listen_for(engine, self._pgbouncer)

@@ -10,6 +10,7 @@ import msgspec
 from reviewpoint_db.beside import beside
 from reviewpoint_db.context import current_origin
 from reviewpoint_db.holder import HolderSnapshot
+from reviewpoint_db.pgbouncer import NOT_AVAILABLE, is_behind
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_postgresql import connections_of, figures_of
 from reviewpoint_db.server_rows import Blocking, ServerConnection
@@ -36,6 +37,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         backend: "postgresql" or "sqlite".
         error: Why there is nothing else, safe to show.
+        note: What is not available, and why.
         figures: The server's version and limits; of SQLite the file's sizes and pragmas.
         connections: Those of this application's processes, and whoever blocks them.
         blockings: Who waits for whom.
@@ -43,6 +45,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: str
     error: str | None = None
+    note: str | None = None
     figures: dict[str, Any] = {}
     connections: tuple[ServerConnection, ...] = ()
     blockings: tuple[Blocking, ...] = ()
@@ -73,6 +76,7 @@ async def look_at_server(database: _Database) -> ServerView:
     config = database.config
     before = current_origin.get()
     current_origin.set("look at the server")
+    note = None
     try:
         holders = database.activity.holders(stacks=True)
         async with (
@@ -82,6 +86,7 @@ async def look_at_server(database: _Database) -> ServerView:
             if config.backend == "sqlite":
                 figures, connections = await look_at_file(driver, config, holders)
             else:
+                note = NOT_AVAILABLE if is_behind(driver) else None
                 figures = await figures_of(driver)
                 connections = await connections_of(driver, application_prefix(config))
                 # Once more, for those who came while this one connected; the earlier look wins,
@@ -94,6 +99,7 @@ async def look_at_server(database: _Database) -> ServerView:
     joined = _joined(connections, holders)
     return ServerView(
         backend=config.backend,
+        note=note,
         figures=figures,
         connections=joined,
         blockings=tuple(_blockings(joined)),

@@ -24,6 +24,7 @@ from reviewpoint_db.endpoints.report import (
 )
 from reviewpoint_db.endpoints.worker import encoded, worker_report
 from reviewpoint_db.history import INTERVAL, Gauges, merged
+from reviewpoint_db.pgbouncer import NOT_AVAILABLE, answers
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -84,7 +85,7 @@ async def live_figures(database: Database) -> Reply:
         "headline": headline(workers, named, silent=silent, leak_threshold=threshold),
         "gauges": gauges,
         "workers": _workers(workers, silent),
-        "workers_note": _note(database, len(workers), silent),
+        "workers_note": _note(database, len(workers), silent) + _between(database),
         "holders": holders[:_HOLDERS],
         "holders_total": gauges.out,
         "waiters": _waiters(workers),
@@ -132,6 +133,11 @@ def _note(database: Database, answered: int, silent: list[int]) -> str:
     if answered == 1:
         return "This is the only worker on this host that uses the database."
     return f"All {answered} workers of this host answered: the figures are their sum."
+
+
+def _between(database: Database) -> str:
+    engine = database.existing_engine
+    return f" {NOT_AVAILABLE}" if engine is not None and answers(engine) else ""
 
 
 def _slowest(workers: Iterable[WorkerReport]) -> list[Statement]:

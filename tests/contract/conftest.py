@@ -32,6 +32,7 @@ def world(run: Run) -> Iterator[World]:
     world = World(server)
     with world.relay:
         yield world
+    world.close()
     server.remove()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import sqlite3
 import time
@@ -17,6 +18,7 @@ import httpx
 import websockets
 
 from tests.contract.apps import tables
+from tests.support.pgbouncer import PgBouncer
 from tests.support.relay import Relay
 from tests.support.server import AsgiServer, RawRequest
 
@@ -43,6 +45,11 @@ LEFT_BEHIND = (
     "ResourceWarning",
     "never retrieved",
 )
+
+
+def through() -> str:
+    """What stands between the applications and PostgreSQL in this run: nothing, or "pgbouncer"."""
+    return os.environ.get("CONTRACT_THROUGH", "")
 
 
 class Kind(NamedTuple):
@@ -75,18 +82,27 @@ def client_of(server: AsgiServer, **settings: Any) -> httpx.AsyncClient:
 
 
 class World:
-    """A PostgreSQL server of this process, and a relay before it."""
+    """A PostgreSQL server of this process, perhaps a PgBouncer, and a relay before them."""
 
     def __init__(self, postgres: PostgresServer) -> None:
         self.postgres = postgres
         self.direct_url = postgres.create_database("contract")
         postgres.psql(tables.POSTGRESQL, "contract")
-        self.relay = Relay.to(self.direct_url)
+        self.bouncer: PgBouncer | None = None
+        if through() == "pgbouncer":
+            self.bouncer = PgBouncer(
+                postgres.folder.with_name(f"{postgres.folder.name}-pgbouncer"),
+                self.direct_url,
+                pool_size=20,
+            )
+            self.bouncer.start()
+        self._before_url = self.bouncer.url if self.bouncer else self.direct_url
+        self.relay = Relay.to(self._before_url)
 
     @property
     def url(self) -> str:
         """The database behind the relay."""
-        return self.relay.url(self.direct_url)
+        return self.relay.url(self._before_url)
 
     def repair(self) -> None:
         """End every fault."""
@@ -94,6 +110,11 @@ class World:
             self.postgres.thaw()
         self.postgres.start()
         self.relay.restore()
+
+    def close(self) -> None:
+        """End what stands before the server."""
+        if self.bouncer:
+            self.bouncer.kill()
 
 
 @dataclass

@@ -74,7 +74,8 @@ async def test_it_starts_without_a_database_and_stops_with_a_request_in_flight(
             await _stop(case)
             assert (await request).status == 200
             assert await case.stack.rows(case.key) == [""]
-            assert not _backends(world, pid)
+            # PgBouncer keeps the server's connections for whoever comes next.
+            assert world.bouncer or not _backends(world, pid)
     finally:
         world.repair()
 

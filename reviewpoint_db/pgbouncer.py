@@ -1,0 +1,175 @@
+"""PgBouncer before PostgreSQL: noticed at the login, and spoken to as its transaction mode needs it.
+
+In that mode two transactions of one connection run on different server connections, so nothing may
+be expected of the server that an earlier transaction left there, prepared statements least of all.
+
+A login through it shows for nothing that it is there: the process id, which PgBouncer invents, and
+the client encoding, which it repeats as asyncpg spelled it. Only then is the server asked, once,
+whether its process is another; from then on every connection of the engine is opened accordingly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from loguru import logger
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
+
+from reviewpoint_db.driver_errors import code_of
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.redaction import safe_error
+
+__all__ = ["NOT_AVAILABLE", "answers", "is_behind", "listen_for"]
+
+#: What the pages say where they would name who holds which connection.
+NOT_AVAILABLE: Final = (
+    "PgBouncer is in between: which request holds which of the server's connections is not "
+    "available behind PgBouncer."
+)
+
+#: Linux gives no process a higher number; PgBouncer draws from 32 bits, with a sign.
+_HIGHEST_PID: Final = 2**22
+
+#: Nothing is prepared that a later transaction would need. asyncpg sends a statement without a name
+#: together with its values then, so that no other server connection can come in between.
+_SAFE: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+
+#: Startup parameters that this package asks for by itself; they are for a server's own socket.
+_OURS: Final = ("client_connection_check_interval", "tcp_")
+
+#: What the engines know of who answers them.
+_logins: WeakKeyDictionary[Engine, _Login] = WeakKeyDictionary()
+#: Drivers' connections that lead through a PgBouncer.
+_behind: WeakSet[Any] = WeakSet()
+
+
+def is_behind(driver: Any) -> bool:
+    """Whether a connection of asyncpg leads through PgBouncer, as far as was noticed. No I/O."""
+    return driver in _behind
+
+
+def answers(engine: AsyncEngine) -> bool:
+    """Whether PgBouncer answers an engine's logins, declared or as far as was noticed."""
+    login = _logins.get(engine.sync_engine)
+    return login is not None and login.certain
+
+
+def listen_for(engine: AsyncEngine, declared: bool | None) -> None:
+    """Open the engine's connections as PgBouncer needs them, where there is one.
+
+    Args:
+        engine: Nothing of it has connected yet.
+        declared: Whether there is one; None to find out.
+    """
+    if declared is not False:
+        login = _logins[engine.sync_engine] = _Login(certain=declared is True)
+        event.listen(engine.sync_engine, "do_connect", login.connect)
+
+
+class _Login:
+    """How one engine logs in, and what it has learned about what answers.
+
+    Args:
+        certain: Whether PgBouncer is known to answer.
+    """
+
+    def __init__(self, *, certain: bool) -> None:
+        self.certain = certain
+
+    def connect(
+        self, dialect: Dialect, _record: object, arguments: Any, options: dict[str, Any]
+    ) -> Any:
+        """Open a connection: SQLAlchemy's event `do_connect`, in its greenlet."""
+        try:
+            connection = None if self.certain else self._try(dialect, arguments, options)
+            return connection or self._connect_safely(dialect, arguments, options)
+        except Exception as error:
+            if code_of(error) == "08P01" and "authentication failed" in str(error):
+                # PgBouncer has one code for all: by that one, the server would be back later.
+                from asyncpg import InvalidPasswordError
+
+                raise InvalidPasswordError(str(error)) from None
+            raise
+
+    def _try(self, dialect: Dialect, arguments: Any, options: dict[str, Any]) -> Any:
+        """Log in as to a server; None when it was PgBouncer that answered."""
+        try:
+            connection = dialect.connect(*arguments, **options)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            self._found(safe_error(error))
+            return None
+        return None if self._look(connection.driver_connection) else connection
+
+    def _look(self, driver: Any) -> bool:
+        """Whether PgBouncer answered; the connection is cut then, since it prepares statements."""
+        if not _hints(driver):
+            return False
+        try:
+            answer = await_only(_is_another(driver))
+        except BaseException:
+            driver.terminate()
+            raise
+        if not answer:
+            return False
+        driver.terminate()
+        self._found("the server's process is another than the login named")
+        return True
+
+    def _connect_safely(self, dialect: Dialect, arguments: Any, options: dict[str, Any]) -> Any:
+        settings = options.get("server_settings", {})
+        kept = {name: value for name, value in settings.items() if not name.startswith(_OURS)}
+        safe = {
+            **options,
+            **_SAFE,
+            "prepared_statement_name_func": _no_name,
+            "server_settings": kept,
+        }
+        try:
+            connection: Any = dialect.connect(*arguments, **safe)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            raise ConfigurationError(
+                f"PgBouncer refuses a parameter of the URL ({safe_error(error)}). Fix: take it out "
+                "and say it by ALTER ROLE ... SET, or let PgBouncer ignore it "
+                "(ignore_startup_parameters)."
+            ) from None  # whose code is that of a server which will be back
+        _behind.add(connection.driver_connection)
+        return connection
+
+    def _found(self, why: str) -> None:
+        if not self.certain:
+            self.certain = True
+            logger.info(
+                "PgBouncer answers ({}): statements are not prepared any more. pgbouncer=True says so "
+                "beforehand, False keeps what session mode allows",
+                why,
+            )
+
+
+async def _is_another(driver: Any) -> bool:
+    """Ask the server whether its process is another than the login named: one round trip."""
+    # Without parameters it is one message, which prepares nothing; its rows are counted only.
+    count = await driver.execute(f"SELECT WHERE pg_backend_pid() = {int(driver.get_server_pid())}")
+    return bool(count == "SELECT 0")
+
+
+def _hints(driver: Any) -> bool:
+    """Whether the login looks like PgBouncer's. No I/O."""
+    told = str(driver.get_settings().client_encoding)
+    return not 0 < driver.get_server_pid() <= _HIGHEST_PID or told.startswith("'")
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether PgBouncer refused the login for a setting that it cannot keep."""
+    return code_of(error) == "08P01" and "startup parameter" in str(error)
+
+
+def _no_name() -> str:
+    return ""
