@@ -90,8 +90,7 @@ test-scale: $(VENV)/.dev pgbouncer ## Run the tests with replicas, failover, PgB
 # to become empty.
 NOT_LOWEST := \
 	--deselect tests/test_public_api.py::test_importing_reads_no_environment_and_says_nothing \
-	--deselect tests/test_pool_state_machine.py::test_the_pool_keeps_its_promises_with_a_real_server \
-	--deselect tests/testing/test_loops.py
+	--deselect tests/test_pool_state_machine.py::test_the_pool_keeps_its_promises_with_a_real_server
 
 test-lowest: $(LOWEST)/.test browser ## Run the tests on the lowest versions that pyproject.toml allows.
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \

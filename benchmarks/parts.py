@@ -12,6 +12,7 @@ from benchmarks.contenders import SCHEMA
 from benchmarks.http import Runs, Throughput
 from benchmarks.overhead import overhead
 from benchmarks.rows import COLUMNS, FROZEN, OURS, THEIRS, UNOBSERVED, Row, Target, paired
+from benchmarks.sandbox import CLONE, DIRECT, SANDBOX, sandbox
 from benchmarks.waits import waits
 from benchmarks.wire import failures_after_restart, round_trips
 from tests.support.postgres import PostgresServer
@@ -187,6 +188,25 @@ def checkout(bench: Bench) -> list[Row]:
     ]
 
 
+def isolation(bench: Bench) -> list[Row]:
+    """Isolate tests that write through HTTP, in each way that people do."""
+    found = sandbox(bench.url, 20 if bench.quick else 1000)
+    added = found[SANDBOX]["next"] - found[DIRECT]["next"]
+    clone = found[CLONE]["isolation"]
+    return [
+        Row("tests: ms that the sandbox adds to a session", {OURS: added}, added, Target("<=", 3)),
+        Row("tests: ms to make and drop a clone", {OURS: clone}, clone, Target("<=", 60)),
+        *(
+            Row(
+                f"tests: a test with {way}, ms (ratio to the sandbox's)",
+                {OURS: of["test"]},
+                of["test"] / found[SANDBOX]["test"],
+            )
+            for way, of in found.items()
+        ),
+    ]
+
+
 #: In the order of the table.
 PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "wire": wire,
@@ -198,6 +218,7 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "added": added,
     "observation": observation,
     "checkout": checkout,
+    "sandbox": isolation,
 }
 
 
