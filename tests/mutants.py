@@ -52,6 +52,22 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 MUTANTS = [
     # -- the way to the server --------------------------------------------------------------------
     Mutant(
+        "statements are prepared although PgBouncer is in between",
+        "pgbouncer.py",
+        "            **_SAFE,\n",
+        "",
+        "tests/test_pgbouncer.py",
+        "noticed_asked",
+    ),
+    Mutant(
+        "PgBouncer is not looked for",
+        "pgbouncer.py",
+        "        if not _hints(driver):\n",
+        "        if True:\n",
+        "tests/test_pgbouncer.py",
+        "noticed_asked",
+    ),
+    Mutant(
         "a password that lags behind its rotation is told at once",
         "supply.py",
         "            if lagging or is_transient_connect(error):\n",
