@@ -50,6 +50,7 @@ class Driver:
 
     async def execute(self, query: str) -> str:
         self.asked.append(query)
+        await asyncio.sleep(0)  # so that two logins overlap
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
