@@ -86,15 +86,9 @@ test: $(VENV)/.dev browser ## Run the tests, on SQLite and on PostgreSQL servers
 test-scale: $(VENV)/.dev pgbouncer ## Run the tests with replicas, failover, PgBouncer and several processes.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(SCALE)
 
-# Not yet right on the lowest versions, for what older libraries do at import and warn of. The list is
-# to become empty.
-NOT_LOWEST := \
-	--deselect tests/test_public_api.py::test_importing_reads_no_environment_and_says_nothing \
-	--deselect tests/test_pool_state_machine.py::test_the_pool_keeps_its_promises_with_a_real_server
-
 test-lowest: $(LOWEST)/.test browser ## Run the tests on the lowest versions that pyproject.toml allows.
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \
-		--ignore=$(SCALE) $(NOT_LOWEST) $(PYTEST_ARGS) $(TESTS)
+		--ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)
 
 check: $(VENV)/.dev ## Lint, format, types, import contract, documentation.
 	$(BIN)/ruff check .
