@@ -15,6 +15,7 @@ from loguru import logger
 
 from reviewpoint_db.context import current_units
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.read_your_writes import ReadYourWrites
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_timing import telling_times
 from reviewpoint_db.transaction import UNITS, CommitMode, UnitOfWork
@@ -85,6 +86,7 @@ class UnitOfWorkMiddleware:
         "_name",
         "_open_session",
         "_origin",
+        "_read_your_writes",
         "_tells_times",
     )
 
@@ -104,6 +106,8 @@ class UnitOfWorkMiddleware:
         self._origin = origin
         self._open_session = open_session
         self._tells_times = database.config.effective_environment == "dev"
+        own_writes = database.replicas is not None and database.config.read_your_writes
+        self._read_your_writes = ReadYourWrites(database) if own_writes else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -125,6 +129,10 @@ class UnitOfWorkMiddleware:
             origin=self._origin,
             open_session=self._open_session,
         )
+        if self._read_your_writes is not None:
+            unit.awaited = self._read_your_writes.awaited(scope)
+            if scope["type"] == "http":
+                send = self._read_your_writes.telling(unit, scope, send)
         if scope["type"] == "http":
             send = _noting_answer(unit, send)
         if self._tells_times and scope["type"] == "http":

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -23,6 +23,9 @@ from reviewpoint_db.urls import MASK
 __all__ = ["DatabaseConfig", "Environment", "PoolConfig", "normalize_url"]
 
 Environment = Literal["dev", "test", "prod"]
+
+#: Characters of the secret that signs what a client brings back.
+_SHORTEST_SECRET: Final = 16
 
 DEFAULT_URL = "sqlite+aiosqlite:///./reviewpoint.sqlite3"
 
@@ -43,6 +46,15 @@ _POOL_SIZES: dict[Environment, tuple[int, int]] = {
     "test": (5, 10),
     "prod": (10, 20),
 }
+# A host that vanishes says no goodbye: its transactions, and their locks, end after 30 + 3 x 10 s
+# instead of the server's default of two hours. Over a Unix socket they have no effect. PgBouncer
+# refuses them: pgbouncer.py leaves out what begins with tcp_.
+_KEEPALIVES = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
 # PgBouncer holds the queue of what waits for the server: more of ours would only wait there.
 _BEHIND_PGBOUNCER = (5, 5)
 
@@ -60,7 +72,12 @@ class DatabaseConfig(
             prod.
         name: Distinguishes several databases of one application.
         pool: The pool's limits. None: by the environment.
-        read_url: A replica for read sessions.
+        read_url: One or several replicas for read sessions, as one URL with several hosts.
+        max_replica_lag: A replica that is further behind the primary gets no reads.
+        read_your_writes: Have the reads of a client that has just written see that; it carries a
+            signed cookie from the one request to the other.
+        read_your_writes_secret: Signs that cookie; the same in all processes.
+        read_your_writes_wait: How long such a read waits for its replica before it uses the primary.
         password: A function or coroutine function, called for every new connection, for rotating
             tokens; PostgreSQL only.
         pgbouncer: Whether PgBouncer is in between, in transaction mode. None: noticed at the login;
@@ -95,6 +112,10 @@ class DatabaseConfig(
     name: str = "default"
     pool: PoolConfig | None = None
     read_url: str | None = None
+    max_replica_lag: float = 5.0
+    read_your_writes: bool = False
+    read_your_writes_secret: str | None = None
+    read_your_writes_wait: float = 0.2
     password: PasswordSource | None = None
     pgbouncer: bool | None = None
     connect_timeout: float = 5.0
@@ -116,8 +137,11 @@ class DatabaseConfig(
         for field in ("idle_in_transaction_threshold", "slow_statement", "retry_after"):
             check_number(field, getattr(self, field), lowest=0)
         check_number("expected_processes", self.expected_processes, lowest=1, whole=True)
+        check_number("max_replica_lag", self.max_replica_lag, lowest=1)
+        check_number("read_your_writes_wait", self.read_your_writes_wait, lowest=0)
         self._check_types()
         self._check_pool()
+        self._check_replicas()
         self._check_pgbouncer()
         self._check_password()
         force_setattr(self, "engine_options", dict(self.engine_options))
@@ -178,10 +202,25 @@ class DatabaseConfig(
                 f"{self.safe_url} is in memory and has no connections to limit",
                 "leave out pool.size and pool.max_overflow, or use a file",
             )
+
+    def _check_replicas(self) -> None:
         read = self._read_target
-        if read is not None and (read.backend != self.backend or read.in_memory):
+        if read is not None and (read.backend != self.backend or self.backend == "sqlite"):
             raise refuse(
-                "read_url", read.shown, f"not a replica of {self.safe_url}", "give a replica's URL"
+                "read_url",
+                read.shown,
+                f"not a replica of {self.safe_url}",
+                "give a replica's URL, of PostgreSQL both",
+            )
+        if not self.read_your_writes:
+            return
+        secret: object = self.read_your_writes_secret
+        if not isinstance(secret, str) or len(secret) < _SHORTEST_SECRET:
+            raise refuse(
+                "read_your_writes_secret",
+                "***" if secret else None,
+                "read_your_writes needs a secret that nobody can guess",
+                f"give at least {_SHORTEST_SECRET} random characters, the same to all processes",
             )
 
     def _check_pgbouncer(self) -> None:
@@ -231,6 +270,13 @@ class DatabaseConfig(
     def safe_read_url(self) -> str | None:
         """The replica's URL as it may be shown."""
         return None if self._read_target is None else self._read_target.shown
+
+    @property
+    def read_hosts(self) -> tuple[tuple[str, int | None], ...]:
+        """The replicas, each with its port; an empty name is the driver's own default."""
+        if self._read_target is None:
+            return ()
+        return self._read_target.hosts or (("", None),)
 
     @property
     def backend(self) -> Backend:
@@ -313,9 +359,12 @@ class DatabaseConfig(
         arguments: dict[str, Any] = {
             "timeout": self.connect_timeout,
             "command_timeout": self.query_timeout,
+            # Of several hosts the one that may be written to, unless the URL says otherwise.
+            **({"target_session_attrs": "read-write"} if self._has_several(target) else {}),
             **target.arguments,
             "server_settings": {
                 "application_name": self._application_name(),
+                **_KEEPALIVES,
                 **target.arguments.get("server_settings", {}),
             },
         }
@@ -336,6 +385,9 @@ class DatabaseConfig(
     def password_rotates(self) -> bool:
         """Whether the password is asked for at each connect, so that a wrong one may pass."""
         return self._password_source() is not None
+
+    def _has_several(self, target: Target) -> bool:
+        return target is self._target and len(target.hosts) > 1
 
     def _application_name(self) -> str:
         pid = os.getpid()
@@ -371,6 +423,7 @@ class DatabaseConfig(
             "url": repr(self.safe_url),
             "read_url": repr(self.safe_read_url),
             "password": MASK,
+            "read_your_writes_secret": MASK,
             # Its values may be anything: connect arguments, creators.
             "engine_options": sorted(self.engine_options),
         }

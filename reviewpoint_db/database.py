@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
 
@@ -26,6 +27,7 @@ from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pending import PendingMigrations
 from reviewpoint_db.pool import CLOSE_TIMEOUT
+from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
@@ -102,12 +104,23 @@ class Database:
         self.live = Live(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
+        #: The hosts of `read_url`; None where there are none.
+        self.replicas: Replicas | None = (
+            Replicas(lambda: self.config, self.activity, self._engines.current)
+            if self.config.read_url is not None
+            else None
+        )
         base = self.config.session_class or AsyncSession
         self.sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            class_=make_session_class(base, self._engines.current), **SESSION_DEFAULTS
+            class_=make_session_class(
+                base, self._engines.current, remember_writes=self.config.read_your_writes
+            ),
+            **SESSION_DEFAULTS,
         )
         self.read_sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            class_=make_session_class(base, self._engines.current, read_only=True),
+            class_=make_session_class(
+                base, self._engines.current, read_only=True, replicas=self.replicas
+            ),
             autoflush=False,
             **SESSION_DEFAULTS,
         )
@@ -138,7 +151,12 @@ class Database:
 
     def take_engines(self) -> Iterator[tuple[asyncio.AbstractEventLoop | None, AsyncEngine]]:
         """Give up all engines, each with its loop, for the caller to dispose of."""
-        return self._engines.take_all()
+        replicas = () if self.replicas is None else self.replicas.take_all()
+        return chain(self._engines.take_all(), replicas)
+
+    def _all_engines(self) -> tuple[AsyncEngine, ...]:
+        replicas = () if self.replicas is None else self.replicas.engines()
+        return (*self._engines.all(), *replicas)
 
     def _create_engine(self) -> AsyncEngine:
         if Database.prepare is not None:
@@ -183,6 +201,8 @@ class Database:
         # Tests start applications by the hundred, and block the loop as they like.
         if self.config.observe and self.config.effective_environment != "test":
             self._watch.start()
+        if self.replicas is not None:
+            self.replicas.start()
         logger.info(
             "Database {!r} started: {} ({})",
             self.name,
@@ -208,11 +228,15 @@ class Database:
         engine = self._engines.take(here)
         if engine is not None:
             await dispose(engine, here)
+        for replica in self.replicas.take(here) if self.replicas is not None else ():
+            await dispose(replica, here)
         # Only now: the last one to leave would take the engine of a loop that is about to end.
         if not self._started_loops.leave(here):
             return
         was_started, self.started = self.started, False
         self._watch.stop()
+        if self.replicas is not None:
+            await asyncio.to_thread(self.replicas.stop)
         await self.drain()
         for loop, engine in self.take_engines():
             await dispose(engine, loop)
@@ -251,7 +275,11 @@ class Database:
         """Wait until nothing of a loop's, or of all loops', is in use."""
 
         def engines() -> tuple[AsyncEngine | None, ...]:
-            return self._engines.all() if loop is None else (self._engines.existing(),)
+            replicas = self.replicas
+            if loop is None:
+                return self._all_engines()
+            own = self._engines.existing()
+            return (own,) if replicas is None else (own, *replicas.existing())
 
         if await until_returned(engines, timeout):
             return True
@@ -369,7 +397,7 @@ class Database:
 
     def gauges(self) -> PoolGauges:
         """Return how full the pools are, of all event loops as one."""
-        return read_gauges(self._engines.all())
+        return read_gauges(self._all_engines())
 
     async def look_at_server(self) -> ServerView:
         """Ask the server who does what on its side; within `health_timeout` seconds, never raises."""

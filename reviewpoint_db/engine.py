@@ -52,19 +52,27 @@ def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:
 
 
 def create_engine(
-    config: DatabaseConfig, activity: Activity, *, url: URL | None = None
+    config: DatabaseConfig,
+    activity: Activity,
+    *,
+    url: URL | None = None,
+    connect_args: dict[str, Any] | None = None,
 ) -> AsyncEngine:
     """Create an engine for one event loop. Nothing connects before it is used.
 
     Args:
         config: The settings.
         activity: Where the pool records what it does.
-        url: Another address than the configured one, for the file behind `:memory:`.
+        url: Another address than the configured one: the file behind `:memory:`, a replica.
+        connect_args: All of the driver's arguments, in place of those that are configured.
     """
     started = time.perf_counter()
     backend = backend_of(config)
     options: dict[str, Any] = dict(config.engine_options)
-    options["connect_args"] = {**config.connect_args(), **options.get("connect_args", {})}
+    options["connect_args"] = connect_args or {
+        **config.connect_args(),
+        **options.get("connect_args", {}),
+    }
     options.setdefault("hide_parameters", True)
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reviewpoint_db.backend import Backend
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.pending import PendingMigrations
+    from reviewpoint_db.replicas import Replicas
 
 __all__ = (
     "LATE_FOR",
@@ -71,6 +72,9 @@ class _Database(Protocol):
 
     @property
     def pending(self) -> PendingMigrations | None: ...
+
+    @property
+    def replicas(self) -> Replicas | None: ...
 
     @property
     def checks(self) -> Mapping[str, Check]: ...
@@ -143,7 +147,24 @@ class HealthProbe:
         )
         # Whatever else kept it from an answer, the connection's check has told.
         pending = [migrations] if migrations.status == "degraded" else []
+        others += self._replicas()
         return report_of(connection, self._pool(), [*self._event_loop(), *pending], others)
+
+    def _replicas(self) -> list[CheckResult]:
+        """Say what the watch knows of the replicas; without them the primary reads, and all works."""
+        replicas = self._database.replicas
+        if replicas is None:
+            return []
+        states = replicas.states()
+        some = any(one.state == "reading" for one in states)
+        behind = ((one, "" if one.lag is None else f", {one.lag:.1f} s behind") for one in states)
+        return [
+            CheckResult(
+                name="replicas",
+                status="healthy" if some else "degraded",
+                detail="; ".join(f"{one.host}: {one.state}{lag}" for one, lag in behind),
+            )
+        ]
 
     def _leave(self, task: asyncio.Task[CheckResult]) -> None:
         """Cancel what is late without waiting for it: what hangs may hang in its cleanup too."""

@@ -78,6 +78,13 @@ class EnginesByLoop:
             unadopted = (self._unadopted,) if self._unadopted else ()
             return (*self._engines.values(), *unadopted)
 
+    def with_loops(self) -> list[tuple[_Loop, AsyncEngine]]:
+        """Return the engines of all open loops, each with its loop."""
+        with self._lock:
+            self._forget_parent()
+            self._drop_closed_loops()
+            return [*self._engines.items()]
+
     def take(self, loop: _Loop) -> AsyncEngine | None:
         """Remove the engine of one loop, for the caller to dispose of."""
         with self._lock:

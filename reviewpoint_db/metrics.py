@@ -65,6 +65,8 @@ METRICS: Final = (
     Metric("pings", "counter", "Checkouts that verified their connection by a round trip."),
     Metric("statement_errors", "counter", "Statements that failed, by error code.", "code"),
     Metric("warnings", "counter", "Warnings that were logged, by kind.", "kind"),
+    Metric("replica_up", "gauge", "Whether reads go to a replica: 1 or 0.", "replica"),
+    Metric("replica_lag_seconds", "gauge", "By how much a replica is behind at most.", "replica"),
     Metric("wait_seconds", "histogram", "From asking for a connection to having it."),
     Metric("use_seconds", "histogram", "From taking a connection to returning it."),
     Metric("create_seconds", "histogram", "Of opening a connection."),
@@ -202,6 +204,7 @@ def _figures(database: Database) -> dict[str, dict[str, Any]]:
     """Return the values of all metrics, by name and second label."""
     snapshot, gauges = database.activity.snapshot(), database.gauges()
     pool = database.config.effective_pool
+    replicas = database.replicas.states() if database.replicas is not None else ()
     limit: float = pool.size + pool.max_overflow  # while nothing has made a pool yet
     if gauges.pools:
         limit = float("inf") if gauges.limit is None else gauges.limit
@@ -217,6 +220,8 @@ def _figures(database: Database) -> dict[str, dict[str, Any]]:
         "pings": {"": snapshot.pings},
         "statement_errors": snapshot.statement_errors,
         "warnings": snapshot.warnings,
+        "replica_up": {one.host: int(one.state == "reading") for one in replicas},
+        "replica_lag_seconds": {one.host: one.lag for one in replicas if one.lag is not None},
         "wait_seconds": {"": snapshot.wait},
         "use_seconds": {"": snapshot.use},
         "create_seconds": {"": snapshot.creation},

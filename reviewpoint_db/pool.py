@@ -303,6 +303,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
             reset_on_return=self._reset_on_return,
             _dispatch=self.dispatch,
             dialect=self._dialect,
+    def dismiss(self, why: str) -> None:
+        """Cut all that is in use and fail all who wait: there is another server for them."""
+        self.suspect()
+        self.terminate()
+        self._slots.dismiss(lambda: DatabaseUnavailableError(why))
+
         )
 
     # -- gauges -------------------------------------------------------------------------------

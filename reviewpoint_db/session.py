@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -22,13 +22,15 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
 from reviewpoint_db.backend import READ_ONLY
-from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
+from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError, SessionClosedError
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
 
 __all__ = [
     "AFTER_COMMIT",
     "SESSION_DEFAULTS",
+    "ReadSource",
+    "ReadSources",
     "SessionState",
     "make_session_class",
     "read_engine_of",
@@ -48,7 +50,17 @@ SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_res
 class SessionState:
     """What we keep about a session, in its `info`."""
 
-    __slots__ = ("connections", "ended", "reading", "streaming", "uncommitted", "work")
+    __slots__ = (
+        "awaited",
+        "connections",
+        "ended",
+        "reading",
+        "source",
+        "streaming",
+        "uncommitted",
+        "work",
+        "wrote",
+    )
 
     def __init__(self) -> None:
         #: The connections that the session's transactions took and that may still be out.
@@ -60,6 +72,12 @@ class SessionState:
         self.streaming = False
         #: What it did so far; None while it has taken no connection.
         self.work: Work | None = None
+        #: The host that a read session stays with; None where it has not chosen.
+        self.source: ReadSource | None = None
+        #: The place of the primary's log that a read session must see.
+        self.awaited: int | None = None
+        #: Whether it may have written, where that is asked for: not yet stored, then stored.
+        self.wrote: Literal["no", "perhaps", "stored"] = "no"
 
 
 def state_of(session: SyncSession | AsyncSession) -> SessionState:
@@ -68,6 +86,25 @@ def state_of(session: SyncSession | AsyncSession) -> SessionState:
     if state is None:
         state = session.info[_STATE] = SessionState()
     return state
+
+
+class ReadSource(Protocol):
+    """A host that read sessions use."""
+
+    usable: bool
+
+    def engine(self) -> AsyncEngine:
+        """Return its engine of the running loop."""
+
+
+class ReadSources(Protocol):
+    """The hosts that read sessions may use (`Replicas`)."""
+
+    def source(self, awaited: int | None) -> ReadSource:
+        """Choose one; called in a greenlet."""
+
+    def lost(self, source: ReadSource) -> bool:
+        """Take one out, whose connection was lost; False for the primary."""
 
 
 class _BoundSession(SyncSession):
@@ -119,9 +156,17 @@ class _ReadingSession(_BoundSession):
             # Driver cursors exist in transactions only.
             state_of(self).streaming = True
             binds = {**(kwargs.pop("bind_arguments", None) or {})}
-            binds.setdefault("bind", type(self).streaming_engine_of_this_loop())
+            binds.setdefault("bind", self.streaming_bind())
             return run(statement, *args, bind_arguments=binds, **kwargs)
         return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+    def streaming_bind(self) -> Engine:
+        """Return the engine of a stream."""
+        return type(self).streaming_engine_of_this_loop()
+
+    def may_run_again(self, error: DBAPIError, statement: Any) -> bool:
+        """Whether what failed is worth another attempt: a SELECT whose connection was lost."""
+        return bool(error.connection_invalidated) and getattr(statement, "is_select", False)
 
     def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Like `Session.scalar`."""
@@ -163,7 +208,7 @@ class _ReadingSession(_BoundSession):
                 result = run()
             except DBAPIError as error:
                 self.rollback()
-                if not (error.connection_invalidated and getattr(statement, "is_select", False)):
+                if not self.may_run_again(error, statement):
                     raise
                 result = run()
             self._return_connection()
@@ -179,6 +224,67 @@ class _ReadingSession(_BoundSession):
         transaction = self.get_transaction()
         if transaction is not None:
             transaction.close()
+
+
+class _ReplicaSession(_ReadingSession):
+    """The synchronous half of a read session where there are replicas.
+
+    It stays with the host that it chose first: another one may be further behind, and what was seen
+    already would be gone again.
+    """
+
+    sources: ClassVar[ReadSources]
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        """Return the engine of this session's host."""
+        state = state_of(self)
+        if state.ended:
+            raise _over()
+        if kwargs.get("bind") is not None or self.bind is not None:
+            return SyncSession.get_bind(self, *args, **kwargs)
+        return self.streaming_bind() if state.streaming else self._face(read_engine_of)
+
+    def streaming_bind(self) -> Engine:
+        """Return the engine of a stream from this session's host."""
+        return self._face(_streaming_engine_of)
+
+    def _face(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
+        state = state_of(self)
+        source = state.source
+        # In the middle of a read a second host would mean a second connection.
+        if source is None or not (source.usable or self.in_transaction()):
+            source = state.source = type(self).sources.source(state.awaited)
+        return of(source.engine()).sync_engine
+
+    def may_run_again(self, error: DBAPIError, statement: Any) -> bool:
+        """Leave a host whose connection was lost. No statement can have written anything there."""
+        lost = bool(error.connection_invalidated) or isinstance(error, DatabaseUnavailableError)
+        state = state_of(self)
+        if not lost or state.source is None or not type(self).sources.lost(state.source):
+            return super().may_run_again(error, statement)
+        state.source = None
+        return statement is not None
+
+
+class _RememberingSession(_BoundSession):
+    """The synchronous half of a session whose client is to see what it wrote."""
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute, and remember what may have written: text too, and functions in it."""
+        result = super().execute(statement, *args, **kwargs)
+        if not getattr(statement, "is_select", False):
+            _remember_write(self)
+        return result
+
+
+def _remember_write(session: SyncSession, *_: object) -> None:
+    state_of(session).wrote = "perhaps"
+
+
+def _remember_stored(session: SyncSession) -> None:
+    state = state_of(session)
+    if state.wrote == "perhaps" and not session.in_nested_transaction():
+        state.wrote = "stored"
 
 
 class _SessionMixin:
@@ -211,7 +317,12 @@ class _ReadSessionMixin(_SessionMixin):
 
 
 def make_session_class(
-    base: type[AsyncSession], engine: Callable[[], AsyncEngine], *, read_only: bool = False
+    base: type[AsyncSession],
+    engine: Callable[[], AsyncEngine],
+    *,
+    read_only: bool = False,
+    replicas: ReadSources | None = None,
+    remember_writes: bool = False,
 ) -> type[AsyncSession]:
     """Make the session class of one database.
 
@@ -219,8 +330,14 @@ def make_session_class(
         base: The application's AsyncSession class.
         engine: Returns the engine of the running event loop.
         read_only: Make the class of `read_session()`.
+        replicas: Where its sessions read; None for the primary.
+        remember_writes: Have `SessionState.wrote` say whether something was written.
     """
-    own = _ReadingSession if read_only else _BoundSession
+    own: type[_BoundSession] = _ReadingSession if read_only else _BoundSession
+    if read_only and replicas is not None:
+        own = _ReplicaSession
+    elif remember_writes:
+        own = _RememberingSession
     members: dict[str, Any] = {
         "engine_of_this_loop": staticmethod(lambda: engine().sync_engine),
     }
@@ -231,7 +348,12 @@ def make_session_class(
                 lambda: _streaming_engine_of(engine()).sync_engine
             ),
         }
+    if replicas is not None:
+        members["sources"] = replicas
     sync_class: Any = type("SyncSession", (own, base.sync_session_class), members)
+    if remember_writes:
+        event.listen(sync_class, "after_flush", _remember_write)
+        event.listen(sync_class, "after_commit", _remember_stored)
     event.listen(sync_class, "after_begin", _remember_connection)
     event.listen(sync_class, "after_flush", _remember_flush)
     event.listen(sync_class, "after_commit", _forget_changes)

@@ -23,6 +23,8 @@ WarningKind = Literal[
     "n_plus_one",
     "uncommitted_changes",
     "event_loop_late",
+    "no_replica",
+    "replica_promoted",
 ]
 
 

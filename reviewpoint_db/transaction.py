@@ -62,6 +62,7 @@ class UnitOfWork:
         "_released",
         "_scope",
         "_session",
+        "awaited",
         "refused",
         "succeeded",
     )
@@ -83,6 +84,8 @@ class UnitOfWork:
         self._session: AsyncSession | None = None
         self._read_session: AsyncSession | None = None
         self._released = False
+        #: The place of the primary's log that the read session must see.
+        self.awaited: int | None = None
         #: Whether the response was a success; None until there is one.
         self.succeeded: bool | None = None
         #: Whether the client got an error, which a middleware may answer before the handler ends.
@@ -111,6 +114,8 @@ class UnitOfWork:
         if self._read_session is None:
             self._refuse_after_release()
             self._read_session = self._database.open_read_session()
+            if self.awaited is not None:
+                state_of(self._read_session).awaited = self.awaited
         return self._read_session
 
     def _refuse_after_release(self) -> None:
@@ -134,6 +139,11 @@ class UnitOfWork:
     def dirty(self) -> bool:
         """Whether the session is in a transaction that nobody ended yet."""
         return self._session is not None and self._session.in_transaction()
+
+    @property
+    def stored(self) -> bool:
+        """Whether a COMMIT stored something; known where `read_your_writes` asks for it."""
+        return self._session is not None and state_of(self._session).wrote == "stored"
 
     @property
     def works(self) -> list[Work]:

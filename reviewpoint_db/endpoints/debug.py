@@ -30,6 +30,7 @@ def debug(database: Database) -> Reply:
         "url": database.config.safe_url,
         "environment": database.config.effective_environment,
         "pool": _pool(database),
+        "replicas": database.replicas.states() if database.replicas is not None else (),
         "totals": _totals(snapshot),
         "timings": {
             "wait": _timing(snapshot.wait),

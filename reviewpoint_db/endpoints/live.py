@@ -43,7 +43,9 @@ _HOLDERS: Final = 50
 _STATEMENTS: Final = 10
 _NOTICES: Final = 20
 #: Settings that hold code, not values.
-_NOT_SHOWN: Final = frozenset({"url", "password", "pool", "session_class", "engine_options"})
+_NOT_SHOWN: Final = frozenset(
+    {"url", "password", "pool", "session_class", "engine_options", "read_your_writes_secret"}
+)
 
 
 @asynccontextmanager
@@ -94,6 +96,7 @@ async def live_figures(database: Database) -> Reply:
         "history": merged(worker.history for worker in workers),
         "statements": _slowest(workers),
         "notices": _latest(workers),
+        "replicas": database.replicas.states() if database.replicas is not None else (),
         "configuration": _configuration(database),
     }
     return json_reply(200, content)

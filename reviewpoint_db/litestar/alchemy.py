@@ -74,7 +74,7 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
     def __post_init__(self) -> None:
         if self.routing_config is not None:
             msg = (
-                "routing_config = RoutingConfig(...): not supported. Fix: read from the replica by "
+                "routing_config = RoutingConfig(...): not supported. Fix: read from the replicas by "
                 "`db_read_session`, with REVIEWPOINT_DB_READ_URL or DatabaseConfig(read_url=...)."
             )
             raise ConfigurationError(msg)

@@ -7,6 +7,7 @@ They are imported by a server process whose environment says what to serve:
 | CONTRACT_URL    | the database                            |
 | CONTRACT_COMMIT | "manual" or "autocommit"                |
 | CONTRACT_POOL   | size, overflow and timeout: "2 1 1.5"   |
+| CONTRACT_READ_URL | a replica, or not set      |
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def config() -> DatabaseConfig:
     size, overflow, timeout = os.environ.get("CONTRACT_POOL", "2 1 1.5").split()
     return DatabaseConfig(
         url=os.environ["CONTRACT_URL"],
+        read_url=os.environ.get("CONTRACT_READ_URL"),
         environment="test",
         pool=PoolConfig(
             size=int(size),

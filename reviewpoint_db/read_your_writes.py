@@ -1,0 +1,144 @@
+"""Read your writes: after a COMMIT the answer bears the place of the log that the client must see.
+
+A signed token, as cookie and as header, says it; the client brings it back, and its read sessions
+wait for a replica that has replayed so much, or use the primary. A token is good for as long as a
+replica may lag: what is older is everywhere. One that is forged, cut or old counts as none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any, Final
+
+from loguru import logger
+from sqlalchemy import text
+
+from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.replica_watch import lsn_of
+from reviewpoint_db.session import read_engine_of
+
+if TYPE_CHECKING:
+    from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.transaction import UnitOfWork
+
+__all__ = ["LATER", "ReadYourWrites", "Tokens", "place_of_commits"]
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+#: The place after all others: what is to be seen is on the primary only, as far as we know.
+LATER: Final = (1 << 64) - 1
+#: Seconds that the clocks of two processes may differ.
+_SKEW: Final = 5.0
+#: Seconds for asking the primary; the answer waits for it.
+_ASKING: Final = 1.0
+#: What is written before the COMMIT stands before this place, flushed or not.
+_PLACE: Final = text("SELECT pg_current_wal_insert_lsn()::text")
+
+
+class Tokens:
+    """Makes and reads the tokens of one database.
+
+    Args:
+        config: Has the secret, the database's name, and how far replicas may be behind.
+    """
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        secret = config.read_your_writes_secret or ""
+        self._key = hashlib.sha256(f"{config.name}\0{secret}".encode()).digest()
+        #: Seconds for which a token is good.
+        self.lifetime = config.max_replica_lag + _SKEW
+
+    def make(self, place: int) -> str:
+        """Return the token of a place of the log."""
+        what = f"{place:x}.{int(time.time())}"
+        return f"{what}.{self._sign(what)}"
+
+    def read(self, token: str) -> int | None:
+        """Return the place that a token names; None for one that is not ours, or too old."""
+        what, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(self._sign(what).encode(), signature.encode()):
+            return None
+        place, _, made = what.partition(".")
+        return int(place, 16) if abs(time.time() - int(made)) <= self.lifetime else None
+
+    def _sign(self, what: str) -> str:
+        return hmac.new(self._key, what.encode(), hashlib.sha256).hexdigest()
+
+
+async def place_of_commits(database: Database) -> int:
+    """Ask the primary for a place of its log behind all that is stored; `LATER` when it is silent."""
+    try:
+        async with (
+            asyncio.timeout(_ASKING),
+            read_engine_of(database.engine).connect() as connection,
+        ):
+            return lsn_of(await connection.scalar(_PLACE))
+    except Exception as error:  # noqa: BLE001 - the data is stored, so the answer is a success
+        logger.debug("The place of a COMMIT is unknown: {}", safe_error(error))
+        return LATER
+
+
+class ReadYourWrites:
+    """What one database's requests bring and take along.
+
+    Args:
+        database: With `read_your_writes` in its settings.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tokens = Tokens(database.config)
+        #: The name of the cookie, and of the header.
+        self.cookie = f"reviewpoint_db_{database.name}"
+        self.header = f"x-reviewpoint-db-{database.name}".lower().replace("_", "-").encode()
+
+    def awaited(self, scope: MutableMapping[str, Any]) -> int | None:
+        """Return the place that a request's client must see."""
+        found = [
+            place
+            for token in self._brought(scope.get("headers") or ())
+            if (place := self._tokens.read(token)) is not None
+        ]
+        return max(found, default=None)
+
+    def _brought(self, headers: Any) -> list[str]:
+        tokens = []
+        for name, value in headers:
+            if name == self.header:
+                tokens.append(value.decode("latin-1"))
+            elif name == b"cookie":
+                cookies: SimpleCookie = SimpleCookie()
+                try:
+                    cookies.load(value.decode("latin-1"))
+                except CookieError:
+                    continue
+                if self.cookie in cookies:
+                    tokens.append(cookies[self.cookie].value)
+        return tokens
+
+    def telling(self, unit: UnitOfWork, scope: MutableMapping[str, Any], send: Send) -> Send:
+        """Have the answer bear the token, when the request has stored something until then."""
+
+        async def send_with_token(message: Message) -> None:
+            if message["type"] == "http.response.start" and unit.stored:
+                token = self._tokens.make(await place_of_commits(self._database))
+                secure = "; Secure" if scope.get("scheme") == "https" else ""
+                cookie = (
+                    f"{self.cookie}={token}; Path=/; Max-Age={round(self._tokens.lifetime)}; "
+                    f"HttpOnly; SameSite=Lax{secure}"
+                )
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (self.header, token.encode()),
+                    (b"set-cookie", cookie.encode()),
+                ]
+            await send(message)
+
+        return send_with_token

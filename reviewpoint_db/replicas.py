@@ -1,0 +1,323 @@
+"""Replicas: the hosts of `read_url`, their engines, and which of them reads next.
+
+What `ReplicaWatch` measures decides, and what sessions report as lost; nothing here waits for a host
+on a request's path but `caught_up`, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
+
+from reviewpoint_db.activity import Activity
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.engine import create_engine, elastic_pool
+from reviewpoint_db.loops import EnginesByLoop
+from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, lsn_of
+from reviewpoint_db.session import ReadSource, read_engine_of
+
+__all__ = ["Replica", "ReplicaState", "Replicas"]
+
+State = Literal["unknown", "reading", "lagging", "dead"]
+_Loop = asyncio.AbstractEventLoop
+#: Seconds between two looks at a replica that is awaited.
+_STEP: Final = 0.01
+#: A place beyond it is nowhere in the log: it stands for "the primary alone has it".
+_HIGHEST: Final = (1 << 63) - 1
+_REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn()::text")
+
+
+class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of `read_url` at one moment.
+
+    Args:
+        host: Its name and port.
+        role: "replica", or "primary" when it was promoted; None while it never answered.
+        state: "reading", "lagging" (behind by more than `max_replica_lag`), "dead", or "unknown"
+            before the first answer.
+        lag: Seconds that it is behind at most; None where that is not known.
+        error: Why it does not answer.
+    """
+
+    host: str
+    role: Literal["replica", "primary"] | None
+    state: State
+    lag: float | None
+    error: str | None
+
+
+class Replica:
+    """One host.
+
+    Args:
+        name: Host and port, to show.
+        address: Says how to connect.
+        create: Makes an engine for it.
+    """
+
+    def __init__(
+        self, name: str, address: Callable[[], Address], create: Callable[[Address], AsyncEngine]
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.engines = EnginesByLoop(lambda: create(address()))
+        #: Whether reads go there; looked at before each.
+        self.usable = False
+        self.seen: Seen | None = None
+
+    def engine(self) -> AsyncEngine:
+        """Return its engine of the running loop."""
+        return self.engines.current()
+
+    def state(self) -> ReplicaState:
+        """Return what is known of it."""
+        seen = self.seen
+        if seen is None:
+            return ReplicaState(host=self.name, role=None, state="unknown", lag=None, error=None)
+        state: State = "dead" if seen.error else "reading" if self.usable else "lagging"
+        role: Literal["replica", "primary"] | None = "replica" if seen.in_recovery else "primary"
+        return ReplicaState(
+            host=self.name,
+            role=None if seen.error else role,
+            state=state,
+            lag=seen.lag,
+            error=seen.error,
+        )
+
+    def cut(self) -> None:
+        """Cut what is in use, each in its loop: who waits for a dead host reads elsewhere."""
+        for loop, engine in self.engines.with_loops():
+            pool = elastic_pool(engine)
+            if pool is not None:
+                with contextlib.suppress(RuntimeError):  # that loop was closed just now
+                    loop.call_soon_threadsafe(
+                        pool.dismiss, f"The replica {self.name} does not answer."
+                    )
+
+
+class _Primary:
+    """The primary, where it reads in the place of replicas."""
+
+    usable = True
+
+    def __init__(self, engine: Callable[[], AsyncEngine]) -> None:
+        self.engine = engine
+
+
+class Replicas:
+    """The replicas of one database.
+
+    Args:
+        config: Returns the database's settings, which tests replace.
+        activity: Where their pools record what they do.
+        primary: Returns the primary's engine of the running loop.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], DatabaseConfig],
+        activity: Activity,
+        primary: Callable[[], AsyncEngine],
+    ) -> None:
+        self._primary = _Primary(primary)
+        self._config = config
+        self._activity = activity
+        self._limit = config().max_replica_lag
+        self.hosts = tuple(
+            Replica(
+                f"{host or 'default'}:{port or 5432}", self._addressed(host, port), self._create
+            )
+            for host, port in config().read_hosts
+        )
+        self._usable: tuple[Replica, ...] = ()
+        self._turn = 0
+        self._told = False
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._watch = self._make_watch()
+
+    # -- hosts --------------------------------------------------------------------------------
+
+    def _addressed(self, host: str, port: int | None) -> Callable[[], Address]:
+        def address() -> Address:
+            config = self._config()
+            url = config.read_sqlalchemy_url
+            assert url is not None  # the watch and the engines end with it
+            options: dict[str, Any] = dict(config.engine_options.get("connect_args", {}))
+            arguments = {**config.connect_args(read=True), **options}
+            arguments["server_settings"] = {
+                **config.connect_args(read=True)["server_settings"],
+                **options.get("server_settings", {}),
+                # So that the server itself refuses what gets past us.
+                "default_transaction_read_only": "on",
+            }
+            arguments.pop("host", None)
+            arguments.pop("port", None)
+            if host.startswith("/"):
+                arguments.update(host=host, port=port or 5432)
+                return Address(url.set(host=None, port=None), arguments)
+            return Address(url.set(host=host or None, port=port) if host else url, arguments)
+
+        return address
+
+    def _create(self, address: Address) -> AsyncEngine:
+        return create_engine(
+            self._config(), self._activity, url=address.url, connect_args=address.connect_args
+        )
+
+    def _make_watch(self) -> ReplicaWatch:
+        def primary() -> Address:
+            config = self._config()
+            options = config.engine_options.get("connect_args", {})
+            return Address(config.sqlalchemy_url, {**config.connect_args(), **options})
+
+        return ReplicaWatch(
+            primary, [host.address for host in self.hosts], limit=self._limit, tell=self.tell
+        )
+
+    # -- which reads next ---------------------------------------------------------------------
+
+    def choose(self) -> Replica | None:
+        """Return the next replica in turn; None for the primary."""
+        if self._config().read_url is None:  # a test has led the database elsewhere
+            return None
+        if self._pid != os.getpid() or not self._watch.running:
+            self.start()
+        usable = self._usable
+        if not usable:
+            self._say_none()
+            return None
+        self._turn += 1
+        return usable[self._turn % len(usable)]
+
+    def tell(self, number: int, seen: Seen) -> None:
+        """Take what a host said."""
+        host = self.hosts[number]
+        before, host.seen = host.seen, seen
+        promoted = not seen.error and not seen.in_recovery
+        fresh = seen.lag is not None and seen.lag <= self._limit
+        self._set(host, usable=not seen.error and (promoted or fresh))
+        if promoted and (before is None or before.in_recovery):
+            self._activity.warn(
+                "replica_promoted",
+                f"{host.name} of read_url is no replica (any more): it is not in recovery. It is "
+                "read as before; nobody knows how far it is behind. Take it out of read_url.",
+            )
+        if seen.error and before is not None and not before.error:
+            host.cut()
+
+    def lost(self, source: ReadSource) -> bool:
+        """Take a replica out at once, whose connection was lost, until it answers the watch."""
+        if isinstance(source, Replica):
+            self._set(source, usable=False)
+            return True
+        return False
+
+    def _set(self, host: Replica, *, usable: bool) -> None:
+        with self._lock:
+            host.usable = usable
+            self._usable = tuple(each for each in self.hosts if each.usable)
+            if self._usable:
+                self._told = False
+
+    def _say_none(self) -> None:
+        with self._lock:
+            if self._told or any(host.seen is None for host in self.hosts):
+                return
+            self._told = True
+        states = "; ".join(
+            f"{one.host} is {one.state}{f' ({one.error})' if one.error else ''}"
+            for one in self.states()
+        )
+        self._activity.warn(
+            "no_replica", f"No replica of read_url can be read, so the primary is: {states}."
+        )
+
+    async def caught_up(self, host: Replica, place: int, timeout: float) -> bool:
+        """Wait until a replica has replayed the log up to a place.
+
+        Returns:
+            Whether it has, within the time.
+        """
+        if host.seen is not None and host.seen.replayed >= place:
+            return True
+        if place > _HIGHEST:
+            return False
+        deadline = time.monotonic() + timeout
+        engine = read_engine_of(host.engines.current())
+        try:
+            async with asyncio.timeout(timeout), engine.connect() as connection:
+                while time.monotonic() < deadline:
+                    replayed = await connection.scalar(_REPLAYED)
+                    if replayed is not None and lsn_of(replayed) >= place:
+                        return True
+                    await asyncio.sleep(_STEP)
+        except Exception:  # noqa: BLE001 - whatever keeps it, the primary has it
+            return False
+        return False
+
+    def states(self) -> tuple[ReplicaState, ...]:
+        """Return what is known of all hosts."""
+        return tuple(host.state() for host in self.hosts)
+
+    # -- what read sessions ask ---------------------------------------------------------------
+
+    def source(self, awaited: int | None) -> ReadSource:
+        """Return where a session is to read, in a greenlet.
+
+        Args:
+            awaited: The place of the log that it must see.
+        """
+        host = self.choose()
+        if host is None:
+            return self._primary
+        if awaited is not None:
+            wait = self._config().read_your_writes_wait
+            if not await_only(self.caught_up(host, awaited, wait)):
+                return self._primary
+        return host
+
+    # -- lifecycle ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to measure, unless that is under way."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._watch = self._make_watch()
+            if self._config().read_url is not None and not self._watch.running:
+                self._watch.start()
+
+    def stop(self) -> None:
+        """End measuring; until it begins again the primary is read."""
+        self._watch.stop()
+        for host in self.hosts:
+            host.seen = None
+            self._set(host, usable=False)
+
+    def existing(self) -> tuple[AsyncEngine | None, ...]:
+        """Return the running loop's engines, as far as there are any."""
+        return tuple(host.engines.existing() for host in self.hosts)
+
+    def engines(self) -> tuple[AsyncEngine, ...]:
+        """Return the engines of all hosts and open loops."""
+        return tuple(engine for host in self.hosts for engine in host.engines.all())
+
+    def take(self, loop: _Loop) -> list[AsyncEngine]:
+        """Remove the engines of one loop, for the caller to dispose of."""
+        taken = (host.engines.take(loop) for host in self.hosts)
+        return [engine for engine in taken if engine is not None]
+
+    def take_all(self) -> list[tuple[_Loop | None, AsyncEngine]]:
+        """Remove every engine, with its loop, for the caller to dispose of."""
+        return [taken for host in self.hosts for taken in host.engines.take_all()]

@@ -1,0 +1,242 @@
+"""What replicas are by themselves; tests/scale/test_replicas.py has real ones."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import text
+
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
+from reviewpoint_db.replica_watch import PrimaryLog, Seen, lsn_of
+from reviewpoint_db.replicas import Replicas
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PG = "postgresql://ann:secret@primary/papers"
+READ = "postgresql://ann:secret@r1:5432,r2:5433/papers"
+SECRET = "a secret of many characters"
+
+
+def config(**settings: Any) -> DatabaseConfig:
+    return DatabaseConfig(**{"url": PG, "read_url": READ, **settings})
+
+
+def replicas_of(config: DatabaseConfig) -> tuple[Database, Replicas]:
+    database = Database(config)
+    assert database.replicas is not None
+    return database, database.replicas
+
+
+class TestPrimaryLog:
+    def test_one_that_has_all_is_not_behind_however_long_nothing_is_written(self) -> None:
+        log = PrimaryLog()
+        log.note(100, 1.0)
+        log.note(100, 90.0)
+        assert log.lag(100) == 0
+
+    def test_one_that_stands_still_falls_behind_from_the_time_it_had_all(self) -> None:
+        log = PrimaryLog()
+        for place, at in ((100, 1.0), (200, 2.0), (300, 9.0)):
+            log.note(place, at)
+        assert (log.lag(150), log.lag(200), log.lag(300)) == (8.0, 7.0, 0.0)
+
+    def test_what_was_before_the_first_look_is_unknown(self) -> None:
+        log = PrimaryLog()
+        assert log.lag(1) is None
+        log.note(100, 1.0)
+        assert log.lag(99) is None
+
+    def test_another_primary_that_has_less_begins_anew(self) -> None:
+        log = PrimaryLog()
+        log.note(300, 1.0)
+        log.note(200, 2.0)
+        assert (log.lag(250), log.lag(150)) == (0, None)
+
+
+def test_a_place_is_read_as_the_server_writes_it() -> None:
+    assert lsn_of("16/B374D848") == 0x16_B374D848
+
+
+def test_each_host_has_an_address_of_its_own_that_the_server_keeps_read_only() -> None:
+    _, replicas = replicas_of(
+        config(engine_options={"connect_args": {"server_settings": {"a": "1"}}})
+    )
+    found = [host.address() for host in replicas.hosts]
+    assert [(one.url.host, one.url.port) for one in found] == [("r1", 5432), ("r2", 5433)]
+    for one in found:
+        assert one.connect_args["server_settings"]["default_transaction_read_only"] == "on"
+        assert one.connect_args["server_settings"]["a"] == "1"
+        assert not {"host", "port"} & set(one.connect_args)
+
+
+def test_a_socket_and_the_drivers_own_default_are_hosts_too() -> None:
+    _, replicas = replicas_of(config(read_url="postgresql:///papers?host=/run/pg"))
+    address = replicas.hosts[0].address()
+    assert (address.url.host, address.connect_args["host"]) == (None, "/run/pg")
+    _, replicas = replicas_of(config(read_url="postgresql:///papers"))
+    assert replicas.hosts[0].address().url.database == "papers"
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replicas, "start", lambda self: None)
+
+
+@pytest.mark.usefixtures("quiet")
+class TestTurns:
+    def test_those_that_are_fresh_take_turns(self) -> None:
+        _, replicas = replicas_of(config())
+        for number in (0, 1):
+            replicas.tell(number, Seen(lag=0.1, replayed=5))
+        assert {replicas.choose() for _ in range(4)} == set(replicas.hosts)
+        replicas.lost(replicas.hosts[0])
+        assert {replicas.choose() for _ in range(4)} == {replicas.hosts[1]}
+
+    def test_none_left_is_told_once_an_episode_and_not_before_the_first_look(self) -> None:
+        database, replicas = replicas_of(config())
+        assert replicas.choose() is None
+        assert not database.activity.snapshot().warnings
+        for _ in range(2):
+            for number in (0, 1):
+                replicas.tell(number, Seen(error="gone"))
+            assert [replicas.choose() for _ in range(3)] == [None] * 3
+            replicas.tell(0, Seen(lag=0.1))
+        assert database.activity.snapshot().warnings == {"no_replica": 2}
+        assert [one.state for one in replicas.states()] == ["reading", "dead"]
+
+    def test_one_too_far_behind_is_not_read(self) -> None:
+        _, replicas = replicas_of(config(max_replica_lag=2.0))
+        replicas.tell(0, Seen(lag=2.5))
+        replicas.tell(1, Seen(lag=None))
+        assert replicas.choose() is None
+        assert [one.state for one in replicas.states()] == ["lagging", "lagging"]
+
+    def test_one_that_was_promoted_is_read_and_told_of_once(self) -> None:
+        database, replicas = replicas_of(config())
+        for _ in range(3):
+            replicas.tell(0, Seen(in_recovery=False))
+        assert replicas.choose() is replicas.hosts[0]
+        assert database.activity.snapshot().warnings == {"replica_promoted": 1}
+        assert replicas.states()[0].role == "primary"
+
+    async def test_one_that_has_replayed_enough_is_not_asked(self) -> None:
+        _, replicas = replicas_of(config())
+        replicas.tell(0, Seen(lag=0.1, replayed=5))
+        assert await replicas.caught_up(replicas.hosts[0], 5, 0)
+        assert not await replicas.caught_up(replicas.hosts[0], LATER, 5)
+
+    async def test_health_and_metrics_tell_of_each(self) -> None:
+        from reviewpoint_db.endpoints.debug import debug
+        from reviewpoint_db.metrics import exposition
+
+        database, replicas = replicas_of(config())
+        replicas.tell(0, Seen(lag=0.25))
+        replicas.tell(1, Seen(error="gone"))
+        exposed = exposition(database)[0].decode()
+        assert (
+            'reviewpoint_db_replica_lag_seconds{database="default",replica="r1:5432"} 0.25'
+            in exposed
+        )
+        assert 'reviewpoint_db_replica_up{database="default",replica="r2:5433"} 0.0' in exposed
+        assert b"r2:5433" in debug(database).body
+        (check,) = database._probe._replicas()
+        assert check.detail == "r1:5432: reading, 0.2 s behind; r2:5433: dead"
+
+
+def test_without_read_url_there_is_nothing_of_it() -> None:
+    database = Database(DatabaseConfig(url=PG))
+    assert database.replicas is None
+    assert "sources" not in vars(database.read_sessionmaker.class_.sync_session_class)
+
+
+def test_sqlite_has_no_replicas(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a replica"):
+        DatabaseConfig(url=f"sqlite:///{tmp_path}/a", read_url=f"sqlite:///{tmp_path}/b")
+
+
+class TestTokens:
+    def tokens(self, **settings: Any) -> Tokens:
+        own = {"read_your_writes": True, "read_your_writes_secret": SECRET, **settings}
+        return Tokens(config(**own))
+
+    @pytest.mark.parametrize("secret", [None, "", "short"])
+    def test_a_secret_is_needed_and_never_shown(self, secret: str | None) -> None:
+        with pytest.raises(ConfigurationError, match="read_your_writes_secret") as refused:
+            self.tokens(read_your_writes_secret=secret)
+        assert "short" not in str(refused.value)
+        assert SECRET not in repr(config(read_your_writes_secret=SECRET))
+
+    def test_a_token_brings_its_place_back(self) -> None:
+        for place in (0, 77, LATER):
+            assert self.tokens().read(self.tokens().make(place)) == place
+
+    def test_what_is_forged_cut_or_of_another_counts_as_none(self) -> None:
+        token = self.tokens().make(77)
+        others = [
+            token[:-1],
+            token[1:],
+            "f" + token,
+            "",
+            ".",
+            "..",
+            "é.1.2",
+            token.replace(".", ""),
+        ]
+        others.append(self.tokens(read_your_writes_secret=SECRET[::-1]).make(77))
+        others.append(self.tokens(name="other").make(77))
+        assert [self.tokens().read(other) for other in others] == [None] * len(others)
+
+    def test_an_old_token_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = self.tokens().make(77)
+        later = time.time() + 11
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert self.tokens().read(token) is None
+
+    def test_a_request_brings_it_as_cookie_or_header(self) -> None:
+        own = {"read_your_writes": True, "read_your_writes_secret": SECRET}
+        writes = ReadYourWrites(Database(config(**own)))
+        token = self.tokens().make(77).encode()
+        cookie = (b"cookie", b"a=b; reviewpoint_db_default=" + token)
+        assert writes.awaited({"headers": [cookie]}) == 77
+        assert writes.awaited({"headers": [(writes.header, token)]}) == 77
+        assert (
+            writes.awaited({"headers": [(b"cookie", b"a=b; \xff"), (writes.header, b"x")]}) is None
+        )
+        assert writes.awaited({}) is None
+
+
+async def test_a_request_that_stored_something_is_answered_with_a_token(postgres_url: str) -> None:
+    settings = DatabaseConfig(
+        url=postgres_url,
+        read_url=postgres_url,
+        environment="test",
+        read_your_writes=True,
+        read_your_writes_secret=SECRET,
+    )
+    async with Database(settings) as database:
+        writes = ReadYourWrites(database)
+        answers: list[Any] = []
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        for statement, told in (("select 1", False), ("create table t (id int)", True)):
+            unit = database.unit_of_work()
+            if told:
+                await unit.session.execute(text(statement))
+            await unit.session.commit()
+            start = {"type": "http.response.start", "status": 200, "headers": []}
+            await writes.telling(unit, {"scheme": "https"}, send)(start)
+            await unit.release()
+            names = [name for name, _ in answers[-1]["headers"]]
+            assert (b"set-cookie" in names) is told
+        place = writes.awaited({"headers": answers[-1]["headers"]})
+        assert place is not None
+        assert place < LATER
+        assert b"; Secure" in dict(answers[-1]["headers"])[b"set-cookie"]
