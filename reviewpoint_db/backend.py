@@ -42,6 +42,9 @@ class Backend(Protocol):
     def pid(self, driver: Any) -> int | None:
         """The server's process behind the connection, where there is one. No I/O."""
 
+    def refuses_writes(self, driver: Any) -> bool:
+        """Whether a refused write was the server's doing: not that of the transaction. No I/O."""
+
     async def ping(self, driver: Any, timeout: float) -> None:
         """Make one round trip within `timeout` seconds, or raise."""
 

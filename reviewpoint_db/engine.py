@@ -20,12 +20,18 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
     ReadOnlySessionError,
 )
+from reviewpoint_db.hosts import connect_first
 from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.postgresql import PostgreSQL
 from reviewpoint_db.redaction import safe_error, scrub
 from reviewpoint_db.sqlite import SQLite
-from reviewpoint_db.sqlstate import is_disconnect
+from reviewpoint_db.sqlstate import (
+    READ_ONLY_TRANSACTION,
+    SERVER_ENDED,
+    code_of,
+    is_disconnect,
+)
 
 __all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
 
@@ -73,6 +79,8 @@ def create_engine(
         **config.connect_args(),
         **options.get("connect_args", {}),
     }
+    if len(hosts := options["connect_args"].get("host", ())) > 1 and not isinstance(hosts, str):
+        options["connect_args"].setdefault("async_creator_fn", connect_first)
     options.setdefault("hide_parameters", True)
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}
@@ -173,8 +181,11 @@ def _translate(
     # whenever a single backend is killed.
     context.invalidate_pool_on_disconnect = False
     pool = context.engine.pool if context.engine is not None else None
-    if context.is_disconnect and isinstance(error, Exception) and isinstance(pool, ElasticPool):
-        pool.suspect()
+    if isinstance(error, Exception) and isinstance(pool, ElasticPool):
+        if _is_failover(error, driver, backend):
+            pool.retire(safe_error(error))
+        elif context.is_disconnect:
+            pool.suspect()
     return _named(error, config, in_commit=in_commit and lost)
 
 
@@ -223,6 +234,15 @@ def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -
 
 def _lost(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) or is_disconnect(error)
+
+
+def _is_failover(error: Exception, driver: Any, backend: Backend) -> bool:
+    """Whether an error tells that another server, or this one anew, is to be asked from now on."""
+    code = code_of(error)
+    if code == READ_ONLY_TRANSACTION:
+        # A transaction that the application made read-only is its own affair.
+        return driver is not None and backend.refuses_writes(driver)
+    return code in SERVER_ENDED
 
 
 def _named(

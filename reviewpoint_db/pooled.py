@@ -130,14 +130,7 @@ async def open_record(pool: Pool, backend: Backend, timeout: float) -> Connectio
 
 def _is_of_client_side(error: BaseException) -> bool:
     """Whether the driver failed by itself: once logged in, that is "connection is closed"."""
-    if code_of(error) is None and any(is_of_driver(each) for each in wrapped(error)):
-        return True
-    # asyncpg before 0.32 meets its own missing protocol when it is cut between two statements.
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    name = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
-    return isinstance(error, AttributeError) and name.startswith("asyncpg.")
+    return code_of(error) is None and any(is_of_driver(each) for each in wrapped(error))
 
 
 def holder_of(connection: Connection) -> Holder | None:

@@ -63,6 +63,17 @@ class PostgreSQL:
         pid: int | None = None if is_behind(driver) else driver.get_server_pid()
         return pid
 
+    def refuses_writes(self, driver: Any) -> bool:
+        """Whether it is a standby or read-only by default; the server reports it with its answers.
+
+        PostgreSQL before 14, and PgBouncer, do not report it: then it may be.
+        """
+        settings = driver.get_settings()
+        return (
+            getattr(settings, "in_hot_standby", "on") == "on"
+            or getattr(settings, "default_transaction_read_only", "on") == "on"
+        )
+
     async def ping(self, driver: Any, timeout: float) -> None:
         """Run one simple query: a single round trip (`fetchrow` takes two)."""
         await driver.execute("SELECT 1", timeout=timeout)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import ssl
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import exc
 
@@ -18,6 +19,8 @@ from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError,
 from reviewpoint_db.tls_errors import is_tls_refused
 
 __all__ = [
+    "READ_ONLY_TRANSACTION",
+    "SERVER_ENDED",
     "ErrorAnswer",
     "answer_for",
     "code_of",
@@ -32,9 +35,14 @@ _SERIALIZATION = frozenset({"40001", "40P01", "SQLITE_BUSY_SNAPSHOT"})
 # Ended by an administrator, a crash, or a time limit of the server on idle sessions; starting up.
 _TERMINATED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 
+#: A write in a read-only transaction: the server may have become a replica.
+READ_ONLY_TRANSACTION: Final = "25006"
+#: An administrator or a crash ended the connection, and most likely the others as well.
+SERVER_ENDED: Final = frozenset({"57P01", "57P02"})
+
 _LATER = frozenset(
     {
-        "25006",  # read-only: a failover is under way
+        READ_ONLY_TRANSACTION,
         "53300",  # too many clients
         "55P03",  # lock not available
         "57014",  # canceled by a time limit of the server

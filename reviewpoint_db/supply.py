@@ -68,6 +68,8 @@ class Supply:
         #: Closings, with what they close.
         self.closings: dict[asyncio.Task[None], Pooled] = {}
         self.disposed = False
+        #: Monotonic seconds: what was begun to be opened before is not to be used any more.
+        self.retired_at = float("-inf")
         self._pool = pool
         self._size = size
         self._backend = backend
@@ -103,6 +105,8 @@ class Supply:
             raise
         else:
             pooled = Pooled(record, self.lifetime)
+            if started <= self.retired_at:
+                pooled.retire_at = self.retired_at  # the next checkout replaces it
             self._activity.connection_opened(pooled.idle_since - started)
             if self.slots.opened(pooled):
                 self.kept()
@@ -160,6 +164,13 @@ class Supply:
             logger.warning("A connection was closed with an error: {}", safe_error(error))
         finally:
             self.slots.free()
+
+    def retire(self) -> None:
+        """Cut what nobody uses, and let nothing that is being opened be used."""
+        self.retired_at = time.monotonic()
+        while self.slots.idle:
+            # Not a word to the server: it may be frozen, and the slots are needed.
+            self.discard(self.slots.idle.popleft(), "invalidated")
 
     def close_idle(self) -> None:
         """Close all that nobody uses."""

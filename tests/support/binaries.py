@@ -66,7 +66,7 @@ class Installation:
         with (self.folder / "programs.log").open("a+") as output:
             start = output.tell()
             result = subprocess.run(
-                [str(self._programs() / program), *arguments],
+                [str(self.programs / program), *arguments],
                 cwd="/",
                 env={"LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
@@ -109,8 +109,9 @@ class Installation:
         ]
         self.run("initdb", "-D", str(target), *options, "--no-locale", "--no-sync")
 
-    def _programs(self) -> Path:
-        """The programs, copied where the servers' user can reach them if it must be."""
+    @property
+    def programs(self) -> Path:
+        """The folder of the programs, copied where the servers' user can reach them if it must be."""
         installed = _INSTALLED / _PREFIXES[self.version]
         if not server_identity() or reachable(installed / "bin"):
             return installed / "bin"

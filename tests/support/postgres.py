@@ -268,9 +268,14 @@ class PostgresServer(RemoteServer):
 
     def kill(self) -> None:
         """Ends the postmaster and its backends by SIGKILL, frozen or not; one that ended is left."""
-        gone = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-        if self.running:
-            self._signal_all(signal.SIGKILL, lambda process: process.status() in gone)
+        postmaster = self._postmaster()
+        if postmaster is not None and postmaster.is_running():
+            # Frozen first: its backends are known as its own only as long as it lives.
+            self.freeze()
+            family = [postmaster, *postmaster.children(recursive=True)]
+            for process in family:
+                process.kill()
+            psutil.wait_procs(family, timeout=10)
             # Whoever reaps the postmaster may be late, and its number be another's soon.
             (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
