@@ -43,8 +43,6 @@ __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
 #: Seconds left to a ping that starts at its deadline: it must fail, not wait for ever.
 _SOON: Final = 0.001
-#: Seconds between two replacements of all connections.
-_EPISODE: Final = 1.0
 #: How many holders the text of a PoolTimeoutError names.
 _NAMED_HOLDERS: Final = 5
 
@@ -181,8 +179,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
         except Exception as error:  # noqa: BLE001 - whatever a ping raises, the connection is unfit
             logger.debug("A connection failed its ping and is replaced: {}", safe_error(error))
             self._supply.discard(pooled, "ping_failed")
-            if isinstance(error, TimeoutError):  # a frozen server has the others too
-                self.retire(f"a ping was not answered within {timeout:g} s")
             return False
         except BaseException:  # cancelled, and the answer to the ping may still arrive
             self._supply.discard(pooled, "ping_failed")
@@ -265,26 +261,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     # -- the whole pool -----------------------------------------------------------------------
 
-    def retire(self, why: str) -> None:
-        """Replace all that was opened until now: the idle at once, the others at their return.
-
-        Another server may be the right one from now on. Once a second at most: where every server
-        refuses, as during a failover, connecting anew for each request would help nobody.
-        """
-        now = time.monotonic()
-        self._suspect_since = now
-        if now - self._supply.retired_at < _EPISODE:
-            return
-        logger.warning(
-            "The connections of database {!r} are replaced, since the server may no longer be the "
-            "right one: {}",
-            self._activity.name,
-            why,
-        )
-        for pooled in self._leased.values():
-            pooled.retire_at = float("-inf")
-        self._supply.retire()
-
     def suspect(self) -> None:
         """Have every idle connection pinged before its next use, because one was lost."""
         self._suspect_since = time.monotonic()
@@ -295,6 +271,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
             self.abandon()
         elif self._supply.dispose():
             await_only(self._supply.end_tasks())
+
+    def dismiss(self, why: str) -> None:
+        """Cut all that is in use and fail all who wait: there is another server for them."""
+        self.suspect()
+        self.terminate()
+        self._slots.dismiss(lambda: DatabaseUnavailableError(why))
 
     def terminate(self) -> None:
         """Cut every connection that is still out, without waiting for the server."""
@@ -327,12 +309,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
             reset_on_return=self._reset_on_return,
             _dispatch=self.dispatch,
             dialect=self._dialect,
-    def dismiss(self, why: str) -> None:
-        """Cut all that is in use and fail all who wait: there is another server for them."""
-        self.suspect()
-        self.terminate()
-        self._slots.dismiss(lambda: DatabaseUnavailableError(why))
-
         )
 
     # -- gauges -------------------------------------------------------------------------------

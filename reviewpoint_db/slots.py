@@ -169,6 +169,12 @@ class Slots(Generic[C]):
         self.full_since = None
         self._grow()
 
+    def dismiss(self, error: Callable[[], Exception]) -> None:
+        """Fail all who wait, each with an error of its own; whoever comes now waits as before."""
+        for waiter in self._waiters:
+            if not waiter.woken.done():
+                waiter.fail(error())
+
     def forget(self) -> None:
         """Begin anew, without those who waited in a loop that is closed."""
         self.idle.clear()
@@ -223,12 +229,6 @@ class Slots(Generic[C]):
         if waiter is not None:
             waiter.fail(error)
         self.free()
-    def dismiss(self, error: Callable[[], Exception]) -> None:
-        """Fail all who wait, each with an error of its own; whoever comes now waits as before."""
-        for waiter in self._waiters:
-            if not waiter.woken.done():
-                waiter.fail(error())
-
 
     def gave_up(self) -> None:
         """Note that an opening was abandoned, without a word from the database."""
