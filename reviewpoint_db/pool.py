@@ -43,6 +43,8 @@ __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
 #: Seconds left to a ping that starts at its deadline: it must fail, not wait for ever.
 _SOON: Final = 0.001
+#: Seconds between two replacements of all connections.
+_EPISODE: Final = 1.0
 #: How many holders the text of a PoolTimeoutError names.
 _NAMED_HOLDERS: Final = 5
 
@@ -59,6 +61,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         idle_timeout: Seconds after which an idle burst connection is closed.
         ping_after_idle: Seconds of idleness after which a checkout pings.
         connect_timeout: Seconds for one connect or one ping.
+        queue_target: Seconds of waiting at which an overload begins; 0 for never.
         backend: The driver's answers.
         activity: Where everything is recorded.
         **kw: Passed to SQLAlchemy's pool.
@@ -78,6 +81,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         idle_timeout: float = 60.0,
         ping_after_idle: float = 0.5,
         connect_timeout: float = 5.0,
+        queue_target: float = 0.0,
         backend: Backend | None = None,
         activity: Activity | None = None,
         **kw: Any,
@@ -103,7 +107,9 @@ class ElasticPool(AsyncAdaptedQueuePool):
             connect_timeout=connect_timeout,
             backend=backend,
             activity=activity,
+            queue_target=queue_target,
         )
+        self._queue_target = queue_target
         self._slots = self._supply.slots
         self._tickets = itertools.count()
         self._leased: dict[ConnectionPoolEntry, Pooled] = {}
@@ -179,6 +185,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
         except Exception as error:  # noqa: BLE001 - whatever a ping raises, the connection is unfit
             logger.debug("A connection failed its ping and is replaced: {}", safe_error(error))
             self._supply.discard(pooled, "ping_failed")
+            if isinstance(error, TimeoutError):  # a frozen server has the others too
+                self.retire(f"a ping was not answered within {timeout:g} s")
             return False
         except BaseException:  # cancelled, and the answer to the ping may still arrive
             self._supply.discard(pooled, "ping_failed")
@@ -200,10 +208,13 @@ class ElasticPool(AsyncAdaptedQueuePool):
                 f"{self._timeout:g} s ({last}; {waiting} waiting). "
                 "It is retried by itself; check that the server runs and the URL is right."
             )
+        waited = asyncio.get_running_loop().time() - arrived
+        # Refused before the deadline: the queue stands (pool.queue_target).
+        within = waited if self._queue_target and waited < self._timeout else self._timeout
         held = "; ".join(str(holder) for holder in self._activity.holders()[:_NAMED_HOLDERS])
         error = PoolTimeoutError(
             f"No connection of database {self._activity.name!r} became free within "
-            f"{self._timeout:g} s: all {slots.total} (pool.size {self.size()} + pool.max_overflow "
+            f"{within:.3g} s: all {slots.total} (pool.size {self.size()} + pool.max_overflow "
             f"{self._max_overflow}) are in use, {waiting} waiting. Held by: {held or 'nobody'}. "
             "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
             "or raise pool.size."
@@ -261,6 +272,26 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     # -- the whole pool -----------------------------------------------------------------------
 
+    def retire(self, why: str) -> None:
+        """Replace all that was opened until now: the idle at once, the others at their return.
+
+        Another server may be the right one from now on. Once a second at most: where every server
+        refuses, as during a failover, connecting anew for each request would help nobody.
+        """
+        now = time.monotonic()
+        self._suspect_since = now
+        if now - self._supply.retired_at < _EPISODE:
+            return
+        logger.warning(
+            "The connections of database {!r} are replaced, since the server may no longer be the "
+            "right one: {}",
+            self._activity.name,
+            why,
+        )
+        for pooled in self._leased.values():
+            pooled.retire_at = float("-inf")
+        self._supply.retire()
+
     def suspect(self) -> None:
         """Have every idle connection pinged before its next use, because one was lost."""
         self._suspect_since = time.monotonic()
@@ -301,6 +332,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             idle_timeout=self._supply.idle_timeout,
             ping_after_idle=self._ping_after_idle,
             connect_timeout=self._supply.connect_timeout,
+            queue_target=self._queue_target,
             backend=self._backend,
             activity=self._activity,
             pre_ping=self._pre_ping,

@@ -28,18 +28,52 @@ C = TypeVar("C")
 _FIRST_PAUSE: Final = 0.05
 _DOUBLINGS: Final = 5
 _LONGEST_PAUSE: Final = 1.0
+#: Seconds in which nobody waits for less than the target: then the queue stands.
+_WINDOW: Final = 0.5
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the error that users see
     """Nothing became free in time."""
 
 
+class Standing:
+    """Whether the queue is one that stands: CoDel's rule, as Elixir's db_connection has it.
+
+    A burst makes a queue that goes away. One in which even the shortest wait of a window is longer
+    than the target stays, and each who waits in it has less of what his client grants him.
+
+    Args:
+        target: Seconds that are no harm; 0 for never.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.stands = False
+        self._least = float("inf")
+        self._ends = float("-inf")
+
+    def served(self, now: float, waited: float) -> None:
+        """Note how long one has waited who is served now."""
+        if now < self._ends:
+            self._least = min(self._least, waited)
+            return
+        # Windows in which nobody was served say nothing.
+        self.stands = self._least > self.target and self._least != float("inf")
+        self._least, self._ends = waited, now + _WINDOW
+
+    @property
+    def patience(self) -> float:
+        """How long one may wait at present."""
+        return 2 * self.target if self.stands else float("inf")
+
+
 class _Waiter(Generic[C]):
     """One who waits, with the ticket of his arrival, and what he is woken with."""
 
-    __slots__ = ("connection", "error", "ticket", "woken")
+    __slots__ = ("connection", "error", "since", "ticket", "woken")
 
-    def __init__(self, ticket: int, woken: asyncio.Future[None]) -> None:
+    def __init__(self, ticket: int, woken: asyncio.Future[None], since: float) -> None:
+        self.since = since
         self.ticket = ticket
         self.woken = woken
         self.connection: C | None = None
@@ -61,6 +95,7 @@ class Slots(Generic[C]):
         limit: How many connections may be open; `float("inf")` for no limit.
         open_one: Begins to open a connection and returns at once. It reports by `opened`,
             `failed`, `refused` or `gave_up`.
+        queue_target: Seconds of waiting; longer ones are refused while all wait longer. 0: none.
 
     Example:
         >>> connection = slots.take() or await slots.wait(ticket, deadline)
@@ -68,7 +103,9 @@ class Slots(Generic[C]):
         >>> slots.free()                # or it was closed
     """
 
-    def __init__(self, limit: float, open_one: Callable[[], None]) -> None:
+    def __init__(
+        self, limit: float, open_one: Callable[[], None], queue_target: float = 0.0
+    ) -> None:
         self.limit = limit
         #: Connections that are open, being opened or being closed.
         self.total = 0
@@ -81,6 +118,7 @@ class Slots(Generic[C]):
         #: Why the last attempt to connect failed, while none succeeds.
         self.outage: Exception | None = None
         self._open_one = open_one
+        self._standing = Standing(queue_target) if queue_target else None
         self._waiters: deque[_Waiter[C]] = deque()
         self._probe: asyncio.TimerHandle | None = None
         self._failed_probes = 0
@@ -95,6 +133,8 @@ class Slots(Generic[C]):
         if not self.idle:
             return None
         connection = self.idle.pop()
+        if self._standing is not None:
+            self._standing.served(asyncio.get_running_loop().time(), 0.0)
         if not self.idle:
             self._note_if_full()
         return connection
@@ -110,7 +150,9 @@ class Slots(Generic[C]):
             DeadlinePassed: Nothing was handed over until the deadline.
         """
         loop = asyncio.get_running_loop()
-        waiter: _Waiter[C] = _Waiter(ticket, loop.create_future())
+        waiter: _Waiter[C] = _Waiter(ticket, loop.create_future(), loop.time())
+        if self._standing is not None:
+            deadline = min(deadline, waiter.since + self._standing.patience)
         self._enqueue(waiter)
         if self.idle:  # left behind while this one tried another that was dead
             self.offer(self.idle.pop())
@@ -154,6 +196,8 @@ class Slots(Generic[C]):
             Whether it was kept.
         """
         waiter = self._first() if self._waiters else None
+        if waiter is not None and self._standing is not None:
+            waiter = self._first_in_time(waiter, self._standing)
         if waiter is None:
             self.idle.append(connection)
             self.full_since = None
@@ -162,6 +206,16 @@ class Slots(Generic[C]):
         waiter.connection = connection
         waiter.woken.set_result(None)
         return False
+
+    def _first_in_time(self, waiter: _Waiter[C], standing: Standing) -> _Waiter[C] | None:
+        """Return the first whose client may still be there; those before him are refused."""
+        now = asyncio.get_running_loop().time()
+        standing.served(now, now - waiter.since)
+        first: _Waiter[C] | None = waiter
+        while first is not None and now - first.since > standing.patience:
+            first.expire()
+            first = self._first()
+        return first
 
     def free(self) -> None:
         """Give up a slot whose connection is closed."""
