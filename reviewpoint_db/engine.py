@@ -39,6 +39,8 @@ __all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
 _IN_COMMIT: Final = "reviewpoint_db_in_commit"
 #: Marks an engine whose errors are ours already.
 _ADOPTED: Final = "_reviewpoint_db_adopted"
+#: Marks the dialect of a replica's engine.
+_REPLICA: Final = "_reviewpoint_db_replica"
 
 
 def backend_of(config: DatabaseConfig) -> Backend:
@@ -85,6 +87,8 @@ def create_engine(
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}
     engine = create_async_engine(url or config.sqlalchemy_url, **options)
+    if connect_args is not None:
+        setattr(engine.dialect, _REPLICA, True)
     _attach(engine.sync_engine, backend, config)
     if config.observe:
         observe(engine.sync_engine, activity, config)
@@ -121,6 +125,7 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
         "idle_timeout": pool.idle_timeout,
         "ping_after_idle": pool.ping_after_idle,
         "connect_timeout": config.connect_timeout,
+        "queue_target": pool.queue_target,
         "backend": backend,
         "activity": activity,
     }
@@ -182,7 +187,7 @@ def _translate(
     context.invalidate_pool_on_disconnect = False
     pool = context.engine.pool if context.engine is not None else None
     if isinstance(error, Exception) and isinstance(pool, ElasticPool):
-        if _is_failover(error, driver, backend):
+        if not _of_replica(context.engine) and _is_failover(error, driver, backend):
             pool.retire(safe_error(error))
         elif context.is_disconnect:
             pool.suspect()
@@ -236,11 +241,16 @@ def _lost(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) or is_disconnect(error)
 
 
+def _of_replica(engine: Engine | None) -> bool:
+    return engine is not None and bool(engine.dialect.__dict__.get(_REPLICA))
+
+
 def _is_failover(error: Exception, driver: Any, backend: Backend) -> bool:
     """Whether an error tells that another server, or this one anew, is to be asked from now on."""
     code = code_of(error)
     if code == READ_ONLY_TRANSACTION:
-        # A transaction that the application made read-only is its own affair.
+        # A transaction that the application made read-only is its own affair, and a replica (with
+        # read sessions alone) is meant to refuse.
         return driver is not None and backend.refuses_writes(driver)
     return code in SERVER_ENDED
 

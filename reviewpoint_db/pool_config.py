@@ -22,6 +22,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         size: Connections that are kept open. Default: by the environment.
         max_overflow: Connections more in a burst. Default: by the environment.
         timeout: One deadline for all of acquiring: queue, connect, verification, retries.
+        queue_target: Overload: while nobody waits for less, who waits for twice as long gets a 503, so
+            that those are served whose clients are still there. 0 never refuses before `timeout`.
         idle_timeout: How long a burst connection stays open after its return.
         max_lifetime: Age at which a connection is replaced, less up to 10% at random.
         ping_after_idle: A connection idle for longer is verified by a round trip.
@@ -35,6 +37,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     size: int = ByEnvironment(5)
     max_overflow: int = ByEnvironment(10)
     timeout: float = 10.0
+    queue_target: float = 0.0
     idle_timeout: float = 60.0
     max_lifetime: float = 1800.0
     ping_after_idle: float = 0.5
@@ -44,6 +47,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_number("pool.size", self.size, lowest=1, whole=True)
         check_number("pool.max_overflow", self.max_overflow, lowest=0, whole=True)
         check_number("pool.timeout", self.timeout, lowest=1)
+        check_number("pool.queue_target", self.queue_target, lowest=0)
         check_number("pool.idle_timeout", self.idle_timeout, lowest=0)
         check_number("pool.max_lifetime", self.max_lifetime, lowest=1)
         check_number("pool.ping_after_idle", self.ping_after_idle, lowest=0)

@@ -43,6 +43,7 @@ class Supply:
         connect_timeout: Seconds for one connect.
         backend: The driver's answers.
         activity: Where everything is recorded.
+        queue_target: As in `Slots`.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class Supply:
         connect_timeout: float,
         backend: Backend,
         activity: Activity,
+        queue_target: float = 0.0,
     ) -> None:
-        self.slots: Slots[Pooled] = Slots(limit, self._begin_opening)
+        self.slots: Slots[Pooled] = Slots(limit, self._begin_opening, queue_target)
         self.lifetime = lifetime
         self.idle_timeout = idle_timeout
         self.connect_timeout = connect_timeout
