@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -11,14 +12,15 @@ from benchmarks.checkout import checkouts
 from benchmarks.contenders import SCHEMA
 from benchmarks.http import Runs, Throughput
 from benchmarks.overhead import overhead
-from benchmarks.rows import COLUMNS, FROZEN, OURS, THEIRS, UNOBSERVED, Row, Target, paired
+from benchmarks.rows import COLUMNS, FROZEN, OURS, SHEDDING, THEIRS, UNOBSERVED, Row, Target, paired
 from benchmarks.sandbox import CLONE, DIRECT, SANDBOX, sandbox
+from benchmarks.shedding import PATIENCE, goodput
 from benchmarks.waits import waits
 from benchmarks.wire import failures_after_restart, round_trips
 from tests.support.postgres import PostgresServer
 
 #: Those with a session, and the driver alone.
-_ALL: Final = [name for name in COLUMNS if name not in {FROZEN, UNOBSERVED}]
+_ALL: Final = [name for name in COLUMNS if name not in {FROZEN, SHEDDING, UNOBSERVED}]
 _QUICKLY: Final = [THEIRS, OURS]
 
 
@@ -207,6 +209,24 @@ def isolation(bench: Bench) -> list[Row]:
     ]
 
 
+def shedding(bench: Bench) -> list[Row]:
+    """Offer ten times what the pool can serve."""
+    found = {
+        name: asyncio.run(
+            goodput(bench.url, times=10, seconds=0.3 if bench.quick else 15.0, target=target)
+        )["answered"]
+        for name, target in ((OURS, 0.0), (SHEDDING, 0.1))
+    }
+    return [
+        Row(
+            f"goodput at 10 x the capacity, answers within {PATIENCE:g} s (share of it)",
+            found,
+            found[SHEDDING],
+            Target(">=", 0.9),
+        )
+    ]
+
+
 #: In the order of the table.
 PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "wire": wire,
@@ -219,6 +239,7 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "observation": observation,
     "checkout": checkout,
     "sandbox": isolation,
+    "shedding": shedding,
 }
 
 

@@ -12,6 +12,7 @@ THEIRS: Final = "advanced-alchemy"
 OURS: Final = "reviewpoint_db"
 FROZEN: Final = "reviewpoint_db, freeze_gc"
 UNOBSERVED: Final = "reviewpoint_db, unobserved"
+SHEDDING: Final = "reviewpoint_db, queue_target"
 #: The columns of the table, and their headings.
 COLUMNS: Final = {
     "asyncpg's pool": "asyncpg",
@@ -22,6 +23,7 @@ COLUMNS: Final = {
     OURS: "reviewpoint",
     FROZEN: "+ freeze_gc",
     UNOBSERVED: "unobserved",
+    SHEDDING: "+ queue_target",
 }
 
 

@@ -26,6 +26,8 @@ from loguru import logger
 from msgspec.structs import replace
 from sqlalchemy import text
 
+from reviewpoint_db import pgbouncer
+from reviewpoint_db.budget import Budget
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.pgbouncer import answers
@@ -82,6 +84,7 @@ async def run_checks(
     *,
     migrations: Migrations | None = None,
     processes: int | None = None,
+    max_connections: int | None = None,
     guarded: bool = False,
     connect: bool = True,
 ) -> list[Finding]:
@@ -94,6 +97,8 @@ async def run_checks(
         database: What to check.
         migrations: None leaves pending migrations unchecked.
         processes: Processes that share the server; None takes the config's `expected_processes`.
+        max_connections: Compare the pools with this, not with what the server says: on paper, also
+            where it cannot be reached.
         guarded: Whether the debug routes ask for a token or have guards.
         connect: Whether to ask the database; without it RPDB004, 005 and 006 are left out.
 
@@ -101,8 +106,12 @@ async def run_checks(
         The findings in the order of their checks; none when all is well.
     """
     findings = [*_url(database), *_driver(database), *_environment(database)]
+    count = processes or database.config.expected_processes
+    if max_connections is not None and database.config.backend == "postgresql":
+        findings += _over(Budget.of(database.config, count, max_connections))
     if connect:
-        findings += await _asked(database, migrations, processes)
+        asked = count if max_connections is None else None
+        findings += await _asked(database, migrations, asked)
     findings += _exposure(database, guarded=guarded)
     for check in database.system_checks:
         findings += await _run_own(database, check)
@@ -130,7 +139,7 @@ async def check_at_start(
 async def _asked(
     database: Database, migrations: Migrations | None, processes: int | None
 ) -> list[Finding]:
-    """Run the checks that need the database."""
+    """Run the checks that need the database; no processes: its pools were compared already."""
     report = await database.health()
     if report.cause == "unreachable":
         return [
@@ -142,8 +151,10 @@ async def _asked(
             )
         ]
     findings = []
-    if database.config.backend == "postgresql":
-        pools = _pools(database, processes or database.config.expected_processes)
+    # The clients of a PgBouncer are limited by its max_client_conn, which the server does not know.
+    direct = database.config.backend == "postgresql" and not pgbouncer.answers(database.engine)
+    if processes is not None and direct:
+        pools = _pools(database, processes)
         findings += await _bounded("RPDB005", database, pools)
     if migrations is not None and migrations.present():
         findings += await _bounded("RPDB006", database, _migrations(database, migrations))
@@ -232,26 +243,14 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
     if answers(database.engine):
         return []  # PgBouncer's own pools are what must fit
     limit = settings.pop("max_connections")
-    free = limit - sum(settings.values()) - others
-    pool = database.config.effective_pool
-    wanted = processes * (pool.size + pool.max_overflow)
-    if wanted <= free:
+    reserved = sum(settings.values())
+    return _over(Budget.of(database.config, processes, limit, reserved=reserved, others=others))
+
+
+def _over(budget: Budget) -> list[Finding]:
+    if budget.fits:
         return []
-    return [
-        Finding(
-            id="RPDB005",
-            level="warning",
-            message=(
-                f"{processes} processes x (pool.size {pool.size} + pool.max_overflow "
-                f"{pool.max_overflow}) = {wanted} connections, but the server has {free} "
-                f"(max_connections {limit} minus the reserved ones and {others} of others)."
-            ),
-            fix=(
-                f"lower the pool to {max(1, free // processes)} connections a process, raise "
-                "max_connections, or put PgBouncer in between."
-            ),
-        )
-    ]
+    return [Finding(id="RPDB005", level="warning", message=str(budget), fix=budget.fix)]
 
 
 async def _migrations(database: Database, migrations: Migrations) -> list[Finding]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from reviewpoint_db.budget import Budget
 from reviewpoint_db.checks import refused, run_checks
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
@@ -225,9 +226,16 @@ def main(app_path: str | None, migrations: str) -> None:
     type=click.IntRange(min=1),
     help="Processes that share the server; the configuration's expected_processes without it.",
 )
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help="Compare the pools with this limit, on paper, instead of the server's.",
+)
 @click.option("--strict", is_flag=True, help="Fail on warnings too, not only on errors.")
 @click.pass_obj
-def check(target: Target, processes: int | None, *, strict: bool) -> None:
+def check(
+    target: Target, processes: int | None, max_connections: int | None, *, strict: bool
+) -> None:
     """Look for mistakes in the set-up; each has an id and a fix. Exit status 1 on errors."""
     try:
         databases = target.databases
@@ -235,9 +243,11 @@ def check(target: Target, processes: int | None, *, strict: bool) -> None:
             finding
             for database in databases
             for finding in asyncio.run(
-                _checked(database, target.migrations_of(database), processes)
+                _checked(database, target.migrations_of(database), processes, max_connections)
             )
         ]
+        if max_connections is not None:
+            _show_budgets(databases, processes, max_connections)
     except ConfigurationError as error:
         findings = [refused(error)]
     for finding in findings:
@@ -248,9 +258,23 @@ def check(target: Target, processes: int | None, *, strict: bool) -> None:
     click.echo("The checks passed.")
 
 
-async def _checked(database: Database, migrations: Migrations, processes: int | None) -> list[Any]:
+def _show_budgets(databases: list[Database], processes: int | None, limit: int) -> None:
+    """Show the numbers of what fits; what does not is a finding."""
+    for database in databases:
+        if database.config.backend == "postgresql":
+            count = processes or database.config.expected_processes
+            budget = Budget.of(database.config, count, limit)
+            if budget.fits:
+                click.echo(f"{database.name}: {budget}")
+
+
+async def _checked(
+    database: Database, migrations: Migrations, processes: int | None, limit: int | None
+) -> list[Any]:
     try:
-        return await run_checks(database, migrations=migrations, processes=processes)
+        return await run_checks(
+            database, migrations=migrations, processes=processes, max_connections=limit
+        )
     finally:
         await database.stop()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Generic, TypeVar
 
-__all__ = ["DeadlinePassed", "Slots"]
+__all__ = ["DeadlinePassed", "Slots", "Standing"]
 
 C = TypeVar("C")
 

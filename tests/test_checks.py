@@ -130,7 +130,7 @@ async def test_rpdb005_counts_what_others_have_on_the_server(
         for _ in range(6):
             await stack.enter_async_context(other.engine.connect())
         findings = await found(config)
-        assert "minus the reserved ones and 6 of others" in findings["RPDB005"].message
+        assert "minus 3 reserved ones and 6 of others" in findings["RPDB005"].message
 
 
 async def test_rpdb005_takes_the_configured_number_of_processes(postgres_url: str) -> None:
@@ -226,3 +226,26 @@ async def test_in_tests_a_start_connects_to_nothing(postgres_url: str, log: list
         await check_at_start(database)
         assert database.activity.snapshot().opened == 0
     assert not [line for line in log if "RPDB" in line]
+
+
+@pytest.mark.parametrize(
+    ("processes", "fix"),
+    [(12, "lower the pool to 8 connections a process"), (200, "put PgBouncer in between")],
+)
+async def test_rpdb005_on_paper_without_a_database(processes: int, fix: str) -> None:
+    config = config_of("postgresql://ann@localhost:1/x", pool=PoolConfig(size=10, max_overflow=20))
+    findings = await found(config, processes=processes, max_connections=100, connect=False)
+    assert list(findings) == ["RPDB005"]
+    assert f"= {processes * 30} connections, but the server has 97" in str(findings["RPDB005"])
+    assert findings["RPDB005"].fix.startswith(fix)
+    assert await found(config, processes=3, max_connections=100, connect=False) == {}
+
+
+async def test_rpdb005_on_paper_takes_no_word_of_the_server(postgres_url: str) -> None:
+    assert await found(config_of(postgres_url), processes=1000, max_connections=20_000) == {}
+
+
+async def test_rpdb005_behind_pgbouncer_is_pgbouncers_affair(postgres_url: str) -> None:
+    config = config_of(postgres_url, pgbouncer=True)
+    assert await found(config, processes=1000) == {}
+    assert "RPDB005" in await found(config, processes=1000, max_connections=500, connect=False)

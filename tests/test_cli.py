@@ -100,6 +100,21 @@ def test_check_fails_on_warnings_when_it_is_told_to(command: Run, postgres_url: 
     assert command("check", "--processes", "1000", "--strict", env=environment).exit_code == 1
 
 
+def test_check_computes_the_pool_budget_on_paper(command: Run, postgres_url: str) -> None:
+    environment = {"REVIEWPOINT_DB_URL": postgres_url, "REVIEWPOINT_DB_POOL_SIZE": "4"}
+    environment["REVIEWPOINT_DB_POOL_MAX_OVERFLOW"] = "4"
+    paper = ("check", "--max-connections", "100", "--processes")
+    assert command(*paper, "12", env=environment).output == (
+        "default: 12 processes x (pool.size 4 + pool.max_overflow 4) = 96 connections, and the "
+        "server has 97 (max_connections 100 minus 3 reserved ones).\nThe checks passed.\n"
+    )
+    result = command(*paper, "13", env=environment)
+    assert result.output.startswith("RPDB005 warning: 13 processes")
+    assert "lower the pool to 7 connections a process" in result.output
+    sqlite = {"REVIEWPOINT_DB_URL": "sqlite:///:memory:"}
+    assert command(*paper, "13", env=sqlite).output == "The checks passed.\n"
+
+
 @pytest.mark.parametrize("name", ["config", "database", "create_app"])
 def test_check_takes_the_applications_database(command: Run, name: str) -> None:
     result = command("--app", f"shop:{name}", "check", env={"REVIEWPOINT_DB_URL": "nonsense"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reviewpoint_db import slots as slots_module
-from reviewpoint_db.slots import DeadlinePassed, Slots
+from reviewpoint_db.slots import DeadlinePassed, Slots, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Bench:
     """Slots for connections named by numbers, opened when the test says so."""
 
-    def __init__(self, limit: float) -> None:
-        self.slots: Slots[int] = Slots(limit, self._begin)
+    def __init__(self, limit: float, queue_target: float = 0.0) -> None:
+        self.slots: Slots[int] = Slots(limit, self._begin, queue_target)
         self.begun = 0
         self.served: list[str] = []
         self._arrivals = 0
@@ -372,3 +372,42 @@ async def test_one_who_was_served_at_the_deadline_has_been_served() -> None:
     bench.slots.offer(1)
     waiter.expire()
     assert await soon(task) == 1
+
+
+async def test_a_burst_is_no_queue_that_stands() -> None:
+    standing = Standing(0.05)
+    for now, waited in ((0.0, 0.0), (0.1, 0.3), (0.6, 0.3)):
+        standing.served(now, waited)
+    assert standing.patience == float("inf")
+
+
+async def test_a_queue_stands_while_nobody_waits_for_less_than_the_target() -> None:
+    standing = Standing(0.05)
+    for now in (0.0, 0.2, 0.6):
+        standing.served(now, 0.06)
+    assert standing.patience == pytest.approx(0.1)
+    standing.served(0.7, 0.01)
+    standing.served(1.2, 0.06)
+    assert standing.patience == float("inf")
+
+
+async def test_in_a_queue_that_stands_who_waited_too_long_is_refused_and_the_next_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots_module, "_WINDOW", 0.0)
+    bench = Bench(1, queue_target=0.001)
+    first = await bench.arrive()
+    bench.open()
+    connection = await soon(first)
+    for end in ("served", "refused"):  # the queue is known to stand by the second
+        late = await bench.arrive()
+        await asyncio.sleep(0.005)
+        kept = bench.slots.offer(connection)
+        assert kept == (end == "refused")
+        if not kept:
+            assert await soon(late) == connection
+    with pytest.raises(DeadlinePassed):
+        await soon(late)
+    assert bench.slots.take() == connection
+    with pytest.raises(DeadlinePassed):  # long before its own deadline
+        await soon(await bench.arrive(timeout=60))
