@@ -7,7 +7,7 @@ applications it holds. Processes are started once and reused; pytest orders the 
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tests.support.run import Run
 
 
-@pytest.fixture(scope="session")
-def world(run: Run) -> Iterator[World]:
-    """A PostgreSQL server that these tests may break, with its tables, behind a relay."""
-    server = run.own_server("contract")
+@contextmanager
+def world_of(run: Run, name: str) -> Iterator[World]:
+    """A PostgreSQL server that tests may break, with its tables, behind a relay."""
+    server = run.own_server(name)
     server.set(deadlock_timeout="100ms")
     server.start()
     world = World(server)
@@ -34,6 +34,13 @@ def world(run: Run) -> Iterator[World]:
         yield world
     world.close()
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def world(run: Run) -> Iterator[World]:
+    """The server of these tests."""
+    with world_of(run, "contract") as world:
+        yield world
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ async def test_it_starts_without_a_database_and_stops_with_a_request_in_flight(
         world.repair()
 
 
-@pytest.mark.parametrize("kind", KINDS[1::2], ids=str)
+@lifecycles
 async def test_it_stops_in_time_when_the_server_is_silent(kind: Kind, world: World) -> None:
     async with _running(kind, world) as case:
         assert (await case.post("/do/store")).status == 200
@@ -91,7 +91,7 @@ async def test_it_stops_in_time_when_the_server_is_silent(kind: Kind, world: Wor
             world.repair()
 
 
-@pytest.mark.parametrize("kind", KINDS[1::2], ids=str)
+@lifecycles
 async def test_a_wrong_password_is_a_500_that_shows_none(kind: Kind, world: World) -> None:
     wrong = world.relay.url(world.postgres.url("contract", password="hunter2"))
     async with _running(kind, world, wrong) as case:

@@ -1,6 +1,6 @@
 """Under load, while the server is restarted twice, no answer lies and nothing is lost.
 
-`REVIEWPOINT_LOAD_SECONDS=60` makes it longer.
+`REVIEWPOINT_LOAD_SECONDS=60` makes it longer. The other modes are in tests/scale/test_load.py.
 """
 
 from __future__ import annotations
@@ -127,6 +127,11 @@ LOADS = {
 async def test_under_load_and_restarts_no_answer_lies(
     kind: Kind, seconds: float, world: World
 ) -> None:
+    await no_answer_lies(kind, seconds, world)
+
+
+async def no_answer_lies(kind: Kind, seconds: float, world: World) -> None:
+    """Let all clients act for a while, restart the server twice, and compare what they were told."""
     seconds = float(os.environ.get("REVIEWPOINT_LOAD_SECONDS", seconds))
     ledger, numbers = Ledger(), itertools.count()
     with kind.server(world.direct_url, pool="5 5 10") as server:
