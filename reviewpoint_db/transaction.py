@@ -54,7 +54,6 @@ class UnitOfWork:
 
     __slots__ = (
         "__weakref__",
-        "_commit",
         "_database",
         "_open_session",
         "_origin",
@@ -62,7 +61,9 @@ class UnitOfWork:
         "_released",
         "_scope",
         "_session",
+        "autocommit",
         "awaited",
+        "opened",
         "refused",
         "succeeded",
     )
@@ -77,13 +78,16 @@ class UnitOfWork:
         open_session: Callable[[Scope], AsyncSession] | None = None,
     ) -> None:
         self._database = database
-        self._commit = commit
+        #: Whether a success commits by itself.
+        self.autocommit = commit == "autocommit"
         self._scope = scope
         self._origin = origin
         self._open_session = open_session
         self._session: AsyncSession | None = None
         self._read_session: AsyncSession | None = None
         self._released = False
+        #: Whether anybody asked for a session.
+        self.opened = False
         #: The place of the primary's log that the read session must see.
         self.awaited: int | None = None
         #: Whether the response was a success; None until there is one.
@@ -100,6 +104,7 @@ class UnitOfWork:
         """
         if self._session is None:
             self._refuse_after_release()
+            self.opened = True
             opener = self._open_session
             self._session = opener(self._scope) if opener else self._database.open_session()
         return self._session
@@ -113,6 +118,7 @@ class UnitOfWork:
         """
         if self._read_session is None:
             self._refuse_after_release()
+            self.opened = True
             self._read_session = self._database.open_read_session()
             if self.awaited is not None:
                 state_of(self._read_session).awaited = self.awaited
@@ -124,16 +130,6 @@ class UnitOfWork:
                 f"The request {self.origin!r} is over and so are its sessions. For work that "
                 "outlives it open one of its own: `async with database.session() as session`."
             )
-
-    @property
-    def opened(self) -> bool:
-        """Whether anybody asked for a session."""
-        return self._session is not None or self._read_session is not None
-
-    @property
-    def autocommit(self) -> bool:
-        """Whether a success commits by itself."""
-        return self._commit == "autocommit"
 
     @property
     def dirty(self) -> bool:
