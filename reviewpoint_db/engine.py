@@ -12,7 +12,7 @@ from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
-from reviewpoint_db.backend import READ_ONLY, Backend
+from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED, Backend
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
@@ -206,9 +206,7 @@ def _refuse_writes(_cursor: object, _statement: str, _parameters: object, contex
         or context.isddl
         or any(part.element.is_dml for part in parts)
     ):
-        raise ReadOnlySessionError(
-            "A read session was asked to write. Use db_session (or database.session()) for changes."
-        )
+        raise ReadOnlySessionError(WRITE_REFUSED)
 
 
 def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
-from reviewpoint_db.backend import READ_ONLY
+from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
 from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError, SessionClosedError
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
@@ -186,6 +186,13 @@ class _ReadingSession(_BoundSession):
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         """Like `Session.refresh`."""
         run = super().refresh
+        self.read(None, lambda: run(*args, **kwargs))
+
+    def flush(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse before anything is sent; what was set to what it already was is no change."""
+        if self.new or self.deleted or any(self.is_modified(one) for one in self.dirty):
+            raise ReadOnlySessionError(WRITE_REFUSED)
+        run = super().flush
         self.read(None, lambda: run(*args, **kwargs))
 
     def begin_nested(self) -> SessionTransaction:

@@ -50,6 +50,15 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- read sessions -----------------------------------------------------------------------------
+    Mutant(
+        "a read session's flush begins to work",
+        "session.py",
+        "        if self.new or self.deleted or any(self.is_modified(one) for one in self.dirty):\n",
+        "        if False:\n",
+        "tests/review/test_read_sessions.py",
+        "changed_object",
+    ),
     # -- the way to the server --------------------------------------------------------------------
     Mutant(
         "statements are prepared although PgBouncer is in between",
