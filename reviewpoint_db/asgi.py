@@ -18,6 +18,7 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.read_your_writes import ReadYourWrites
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_timing import telling_times
+from reviewpoint_db.sockets import SocketRefusal
 from reviewpoint_db.transaction import UNITS, CommitMode, UnitOfWork
 
 if TYPE_CHECKING:
@@ -131,24 +132,32 @@ class UnitOfWorkMiddleware:
         )
         if self._read_your_writes is not None:
             unit.awaited = self._read_your_writes.awaited(scope)
-            if scope["type"] == "http":
-                send = self._read_your_writes.telling(unit, scope, send)
+        socket = None
         if scope["type"] == "http":
-            send = _noting_answer(unit, send)
-        if self._tells_times and scope["type"] == "http":
-            send = telling_times(unit, send)
+            send = self._around(unit, scope, send)
+        else:
+            socket = SocketRefusal(scope, send, self._database.config.retry_after)
+            send = socket.send
         token = current_units.set(units)
         try:
             await self._app(scope, receive, send)
-        except Exception:
+        except Exception as error:
             unit.succeeded = False
-            raise
+            if socket is None or not await socket.refuse(error):
+                raise
         finally:
             current_units.reset(token)
             if unit.opened:
                 await unit.release()
             else:
                 unit.close()
+
+    def _around(self, unit: UnitOfWork, scope: Scope, send: Send) -> Send:
+        """Wrap the `send` of a request."""
+        if self._read_your_writes is not None:
+            send = self._read_your_writes.telling(unit, scope, send)
+        send = _noting_answer(unit, send)
+        return telling_times(unit, send) if self._tells_times else send
 
 
 def _noting_answer(unit: UnitOfWork, send: Send) -> Send:

@@ -18,7 +18,7 @@ from typing import Final
 
 from loguru import logger
 
-__all__ = ("disable", "enable")
+__all__ = ("disable", "enable", "mark_as_logged")
 
 _PACKAGE: Final = "reviewpoint_db"
 
@@ -31,3 +31,10 @@ def enable() -> None:
 def disable() -> None:
     """Silence the package, as it is after the import."""
     logger.disable(_PACKAGE)
+
+
+def mark_as_logged(error: Exception) -> bool:
+    """Note on an error that it has its line in the log, and return whether it had it before."""
+    before: bool = error.__dict__.get("_reviewpoint_db_logged", False)
+    error.__dict__["_reviewpoint_db_logged"] = True
+    return before

@@ -25,6 +25,7 @@ __all__ = [
     "answer_for",
     "code_of",
     "is_disconnect",
+    "is_of_database",
     "is_serialization_failure",
     "is_transient_connect",
     "log_hint",
@@ -185,6 +186,11 @@ def _is_unavailable(error: BaseException, code: str | None) -> bool:
     return any(
         isinstance(current, (UnavailableError, exc.TimeoutError)) for current in wrapped(error)
     )
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Whether it is an error of SQLAlchemy's, of this package or of a repository."""
+    return isinstance(error, exc.SQLAlchemyError) or _repository_error(error) is not None
 
 
 def _repository_error(error: BaseException) -> str | None:

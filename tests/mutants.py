@@ -50,6 +50,23 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- WebSockets --------------------------------------------------------------------------------
+    Mutant(
+        "a WebSocket without a database is left to the framework",
+        "asgi.py",
+        "            if socket is None or not await socket.refuse(error):\n",
+        "            if True:\n",
+        "tests/test_sockets.py",
+        "starlette or fastapi",
+    ),
+    Mutant(
+        "Litestar closes a WebSocket without a database as it likes",
+        "litestar/setup.py",
+        "        app_config.after_exception.append(note_socket_failure)\n",
+        "",
+        "tests/test_sockets.py",
+        "litestar",
+    ),
     # -- read sessions -----------------------------------------------------------------------------
     Mutant(
         "a read session's flush begins to work",

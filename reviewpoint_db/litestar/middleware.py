@@ -8,6 +8,7 @@ from litestar import Request
 
 from reviewpoint_db import asgi
 from reviewpoint_db.asgi import unit_of
+from reviewpoint_db.sockets import note_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("CommitMiddleware", "answer", "get_read_session", "get_session", "is_logged", "origin")
+__all__ = (
+    "CommitMiddleware",
+    "answer",
+    "get_read_session",
+    "get_session",
+    "is_logged",
+    "note_socket_failure",
+    "origin",
+)
 
 _FAILED_COMMIT: Final = "reviewpoint_db_failed_commit"
 
@@ -83,6 +92,11 @@ async def answer(scope: Any, receive: Any, send: Any, error: Exception) -> None:
 def is_logged(scope: Any, error: Exception) -> bool:
     """Whether an error has its line in the log already, as a failed COMMIT has."""
     return scope.get(_FAILED_COMMIT) is error
+
+
+async def note_socket_failure(error: Exception, scope: Any) -> None:
+    """Tell our middleware what Litestar closes a WebSocket for, with a code that says 500."""
+    note_failure(scope, error)
 
 
 class CommitMiddleware(asgi.CommitMiddleware):

@@ -22,7 +22,12 @@ from reviewpoint_db.litestar.injection import (
     provide_session,
 )
 from reviewpoint_db.litestar.lifecycle import Lifecycle
-from reviewpoint_db.litestar.middleware import CommitMiddleware, answer, origin
+from reviewpoint_db.litestar.middleware import (
+    CommitMiddleware,
+    answer,
+    note_socket_failure,
+    origin,
+)
 from reviewpoint_db.litestar.routes import make_routes
 
 if TYPE_CHECKING:
@@ -66,6 +71,7 @@ class Setup(InitPlugin):
         app_config.lifespan.insert(0, lifecycle.lifespan)
         app_config.on_shutdown.append(lifecycle.stop)
         app_config.on_startup.append(lifecycle.check)
+        app_config.after_exception.append(note_socket_failure)
         if self._freeze_gc:
             app_config.on_startup.append(lifecycle.freeze)
         return app_config

@@ -18,6 +18,7 @@ from starlette.routing import Host, Mount
 
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.errors import CommitOutcomeUnknownError
+from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
 
@@ -63,7 +64,7 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     answer = answer_for(error, retry_after=seconds)
     _log(error, answer)
     if not isinstance(conn, Request):
-        raise error  # the server closes the WebSocket
+        raise error  # our middleware answers what may pass; else the server closes the WebSocket
     if answer.status == 500 and not (
         # "May have been stored" tells the client more than "Internal Server Error" does.
         isinstance(error, CommitOutcomeUnknownError)
@@ -75,7 +76,7 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
 
 def _log(error: Exception, answer: ErrorAnswer) -> None:
     # Starlette asks for a handler at the route, and for what that raised once more.
-    if _mark_as_logged(error):
+    if mark_as_logged(error):
         return
     level = {500: "ERROR", 503: "WARNING"}.get(answer.status, "INFO")
     hint = log_hint(error)
@@ -87,13 +88,6 @@ def _log(error: Exception, answer: ErrorAnswer) -> None:
         safe_error(error),
         f" ({hint})" if hint else "",
     )
-
-
-def _mark_as_logged(error: Exception) -> bool:
-    """Note on an error that it is in the log, and return whether it was already."""
-    before: bool = error.__dict__.get("_reviewpoint_db_logged", False)
-    error.__dict__["_reviewpoint_db_logged"] = True
-    return before
 
 
 class _HTTPError(Response):
@@ -131,7 +125,7 @@ async def answer_commit_error(
         send: The request's.
         error: What its handlers get to see.
     """
-    _mark_as_logged(error)  # by the middleware that met it
+    mark_as_logged(error)  # by the middleware that met it
     answer = _raising(error)
     # Those of a mounted application first. Twice in any case, as around a route: so the handler of
     # one error may raise another one.

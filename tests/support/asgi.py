@@ -149,10 +149,10 @@ async def request(
 class WebSocketClient:
     """One WebSocket of an application, from the client's side."""
 
-    def __init__(self, app: Application, path: str) -> None:
+    def __init__(self, app: Application, path: str, **more: Any) -> None:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
-        scope = scope_of("websocket", path, scheme="ws", subprotocols=[])
+        scope = scope_of("websocket", path, scheme="ws", subprotocols=[], **more)
         del scope["method"]
         self._inbox.put_nowait({"type": "websocket.connect"})
         self._task = asyncio.ensure_future(app(scope, self._inbox.get, self._outbox.put))
@@ -160,6 +160,11 @@ class WebSocketClient:
     async def receive(self) -> Message:
         """Waits for the next message of the application."""
         return await asyncio.wait_for(self._outbox.get(), LIMIT)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the application has sent what was not received yet."""
+        return not self._outbox.empty()
 
     async def receive_json(self) -> Any:
         """Waits for the next text, which is JSON."""

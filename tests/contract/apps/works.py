@@ -277,11 +277,15 @@ async def stream(name: str, session: AsyncSession, params: Params) -> AsyncItera
 
 async def converse(name: str, socket: Socket, session: AsyncSession, params: Params) -> None:
     """Store a note, or not, over a WebSocket."""
-    await socket.accept()
+    if name != "first":  # "first": a handshake that asks the database before it accepts
+        await socket.accept()
     await add(session, params["key"], follows=-1 if name == "orphan" else None)
+    if name == "first":
+        await socket.accept()
     await socket.send_text("added")
     await {
         "close": _close,
+        "first": _close,
         "orphan": _close,
         "refuse": _close_with_error,
         "return": _return,
