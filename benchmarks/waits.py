@@ -43,7 +43,8 @@ async def _theirs(url: str, seconds: float) -> dict[str, float]:
 
 
 async def _ours(url: str, seconds: float) -> dict[str, float]:
-    config = DatabaseConfig(url=url, pool=PoolConfig(size=SIZE, max_overflow=0, timeout=60))
+    pool = PoolConfig(size=SIZE, max_overflow=0, timeout=60)
+    config = DatabaseConfig(url=url, environment="prod", pool=pool)
     async with Database(config) as database:
         return await _contend(database.engine, seconds)
 
