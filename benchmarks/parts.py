@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +13,7 @@ from benchmarks.http import Runs, Throughput
 from benchmarks.overhead import overhead
 from benchmarks.rows import COLUMNS, FROZEN, OURS, SHEDDING, THEIRS, UNOBSERVED, Row, Target, paired
 from benchmarks.sandbox import CLONE, DIRECT, SANDBOX, sandbox
-from benchmarks.shedding import PATIENCE, goodput
+from benchmarks.shedding import PATIENCE, overload
 from benchmarks.waits import waits
 from benchmarks.wire import failures_after_restart, round_trips
 from tests.support.postgres import PostgresServer
@@ -212,18 +211,24 @@ def isolation(bench: Bench) -> list[Row]:
 def shedding(bench: Bench) -> list[Row]:
     """Offer ten times what the pool can serve."""
     found = {
-        name: asyncio.run(
-            goodput(bench.url, times=10, seconds=0.3 if bench.quick else 15.0, target=target)
-        )["answered"]
+        name: overload(bench.url, times=10, seconds=0.3 if bench.quick else 10.0, target=target)
         for name, target in ((OURS, 0.0), (SHEDDING, 0.1))
     }
     return [
         Row(
             f"goodput at 10 x the capacity, answers within {PATIENCE:g} s (share of it)",
-            found,
-            found[SHEDDING],
+            {name: one.goodput for name, one in found.items()},
+            found[SHEDDING].goodput,
             Target(">=", 0.9),
-        )
+        ),
+        Row(
+            "a refusal at 10 x the capacity, median (ms)",
+            {name: one.median * 1000 for name, one in found.items() if one.refused},
+        ),
+        Row(
+            "the slowest refusal (ms)",
+            {name: one.slowest * 1000 for name, one in found.items() if one.refused},
+        ),
     ]
 
 

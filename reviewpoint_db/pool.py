@@ -209,12 +209,13 @@ class ElasticPool(AsyncAdaptedQueuePool):
                 "It is retried by itself; check that the server runs and the URL is right."
             )
         waited = asyncio.get_running_loop().time() - arrived
-        # Refused before the deadline: the queue stands (pool.queue_target).
-        within = waited if self._queue_target and waited < self._timeout else self._timeout
+        within = f"became free within {self._timeout:g} s"
+        if self._queue_target and waited < self._timeout:
+            within = f"would become free in time (pool.queue_target, {waited:.2g} s waited)"
         held = "; ".join(str(holder) for holder in self._activity.holders()[:_NAMED_HOLDERS])
         error = PoolTimeoutError(
-            f"No connection of database {self._activity.name!r} became free within "
-            f"{within:.3g} s: all {slots.total} (pool.size {self.size()} + pool.max_overflow "
+            f"No connection of database {self._activity.name!r} {within}"
+            f": all {slots.total} (pool.size {self.size()} + pool.max_overflow "
             f"{self._max_overflow}) are in use, {waiting} waiting. Held by: {held or 'nobody'}. "
             "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
             "or raise pool.size."

@@ -22,8 +22,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         size: Connections that are kept open. Default: by the environment.
         max_overflow: Connections more in a burst. Default: by the environment.
         timeout: One deadline for all of acquiring: queue, connect, verification, retries.
-        queue_target: Overload: while nobody waits for less, who waits for twice as long gets a 503, so
-            that those are served whose clients are still there. 0 never refuses before `timeout`.
+        queue_target: Overload: while nobody is served sooner, who would wait for twice as long gets a
+            503 at once, so that those are served whose clients are still there. 0: not before `timeout`.
         idle_timeout: How long a burst connection stays open after its return.
         max_lifetime: Age at which a connection is replaced, less up to 10% at random.
         ping_after_idle: A connection idle for longer is verified by a round trip.

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Generic, TypeVar
 
-__all__ = ["DeadlinePassed", "Slots", "Standing"]
+from reviewpoint_db.standing import Standing
+
+__all__ = ["DeadlinePassed", "Slots"]
 
 C = TypeVar("C")
 
@@ -28,43 +30,10 @@ C = TypeVar("C")
 _FIRST_PAUSE: Final = 0.05
 _DOUBLINGS: Final = 5
 _LONGEST_PAUSE: Final = 1.0
-#: Seconds in which nobody waits for less than the target: then the queue stands.
-_WINDOW: Final = 0.5
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the error that users see
     """Nothing became free in time."""
-
-
-class Standing:
-    """Whether the queue is one that stands: CoDel's rule, as Elixir's db_connection has it.
-
-    A burst makes a queue that goes away. One in which even the shortest wait of a window is longer
-    than the target stays, and each who waits in it has less of what his client grants him.
-
-    Args:
-        target: Seconds that are no harm; 0 for never.
-    """
-
-    def __init__(self, target: float) -> None:
-        self.target = target
-        self.stands = False
-        self._least = float("inf")
-        self._ends = float("-inf")
-
-    def served(self, now: float, waited: float) -> None:
-        """Note how long one has waited who is served now."""
-        if now < self._ends:
-            self._least = min(self._least, waited)
-            return
-        # Windows in which nobody was served say nothing.
-        self.stands = self._least > self.target and self._least != float("inf")
-        self._least, self._ends = waited, now + _WINDOW
-
-    @property
-    def patience(self) -> float:
-        """How long one may wait at present."""
-        return 2 * self.target if self.stands else float("inf")
 
 
 class _Waiter(Generic[C]):
@@ -134,7 +103,7 @@ class Slots(Generic[C]):
             return None
         connection = self.idle.pop()
         if self._standing is not None:
-            self._standing.served(asyncio.get_running_loop().time(), 0.0)
+            self._standing.served(asyncio.get_running_loop().time(), 0.0, left=False)
         if not self.idle:
             self._note_if_full()
         return connection
@@ -147,12 +116,13 @@ class Slots(Generic[C]):
             deadline: By the loop's clock.
 
         Raises:
-            DeadlinePassed: Nothing was handed over until the deadline.
+            DeadlinePassed: Nothing was handed over until the deadline, or nothing would be.
         """
         loop = asyncio.get_running_loop()
         waiter: _Waiter[C] = _Waiter(ticket, loop.create_future(), loop.time())
         if self._standing is not None:
             deadline = min(deadline, waiter.since + self._standing.patience)
+            self._refuse_if_crowded(waiter, self._standing)
         self._enqueue(waiter)
         if self.idle:  # left behind while this one tried another that was dead
             self.offer(self.idle.pop())
@@ -173,6 +143,14 @@ class Slots(Generic[C]):
             assert waiter.error is not None
             raise waiter.error
         return waiter.connection
+
+    def _refuse_if_crowded(self, newcomer: _Waiter[C], standing: Standing) -> None:
+        """Refuse at once who would wait in vain: it costs him no time, and us no timer."""
+        waiters = self._waiters
+        crowded = len(waiters) >= max(standing.places, self.limit)
+        if crowded and waiters[-1].ticket < newcomer.ticket:  # else he was served before
+            standing.refused(newcomer.since)
+            raise DeadlinePassed
 
     def _enqueue(self, waiter: _Waiter[C]) -> None:
         place = len(self._waiters)
@@ -210,9 +188,10 @@ class Slots(Generic[C]):
     def _first_in_time(self, waiter: _Waiter[C], standing: Standing) -> _Waiter[C] | None:
         """Return the first whose client may still be there; those before him are refused."""
         now = asyncio.get_running_loop().time()
-        standing.served(now, now - waiter.since)
+        standing.served(now, now - waiter.since, left=len(self._waiters) > 1)
         first: _Waiter[C] | None = waiter
         while first is not None and now - first.since > standing.patience:
+            standing.refused(now)
             first.expire()
             first = self._first()
         return first

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reviewpoint_db import slots as slots_module
-from reviewpoint_db.slots import DeadlinePassed, Slots, Standing
+from reviewpoint_db.slots import DeadlinePassed, Slots
+from reviewpoint_db.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -374,40 +375,95 @@ async def test_one_who_was_served_at_the_deadline_has_been_served() -> None:
     assert await soon(task) == 1
 
 
-async def test_a_burst_is_no_queue_that_stands() -> None:
-    standing = Standing(0.05)
-    for now, waited in ((0.0, 0.0), (0.1, 0.3), (0.6, 0.3)):
-        standing.served(now, waited)
-    assert standing.patience == float("inf")
+def note(standing: Standing, *served: tuple[float, float], left: bool = True) -> Standing:
+    for now, waited in served:
+        standing.served(now, waited, left=left)
+    return standing
 
 
-async def test_a_queue_stands_while_nobody_waits_for_less_than_the_target() -> None:
-    standing = Standing(0.05)
-    for now in (0.0, 0.2, 0.6):
-        standing.served(now, 0.06)
+def test_a_burst_is_no_queue_that_stands() -> None:
+    standing = note(Standing(0.05), (0.0, 0.0), (0.1, 0.3), (0.5, 0.3))
+    assert (standing.patience, standing.places) == (float("inf"), float("inf"))
+
+
+def test_a_queue_stands_while_nobody_is_served_within_the_target() -> None:
+    standing = note(Standing(0.05), (0.0, 0.06), (0.2, 0.06), (0.6, 0.06))
     assert standing.patience == pytest.approx(0.1)
-    standing.served(0.7, 0.01)
-    standing.served(1.2, 0.06)
-    assert standing.patience == float("inf")
+    assert note(standing, (0.7, 0.01)).patience == float("inf")
+    assert note(standing, (1.2, 0.06), (1.6, 0.06)).patience == float("inf")
 
 
-async def test_in_a_queue_that_stands_who_waited_too_long_is_refused_and_the_next_is_served(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(slots_module, "_WINDOW", 0.0)
-    bench = Bench(1, queue_target=0.001)
+def test_a_queue_that_is_used_up_does_not_stand() -> None:
+    """Who connects anew after a pause waits for long, and alone."""
+    assert not note(Standing(0.05), (0.0, 0.3), (60.0, 0.3), left=False).stands
+
+
+def test_a_queue_that_is_short_because_of_refusals_goes_on_to_stand() -> None:
+    standing = note(Standing(0.05), (0.0, 0.06), (0.6, 0.06))
+    standing.refused(0.7)
+    assert note(standing, (1.1, 0.01)).stands
+    assert not note(standing, (1.3, 0.01)).stands
+
+
+def test_as_many_may_wait_as_are_served_in_time() -> None:
+    standing = note(Standing(0.05), *((number / 100, 0.06) for number in range(102)))
+    assert standing.places == pytest.approx(100 * 0.1, rel=0.05)
+
+
+async def overloaded() -> tuple[Bench, int]:
+    """A bench of one connection whose queue stands, and the connection, which is in use."""
+    bench = Bench(1, queue_target=0.002)
     first = await bench.arrive()
     bench.open()
     connection = await soon(first)
-    for end in ("served", "refused"):  # the queue is known to stand by the second
-        late = await bench.arrive()
-        await asyncio.sleep(0.005)
-        kept = bench.slots.offer(connection)
-        assert kept == (end == "refused")
-        if not kept:
-            assert await soon(late) == connection
+    assert bench.slots._standing is not None
+    bench.slots._standing.stands = True
+    return bench, connection
+
+
+async def test_in_a_queue_that_stands_who_waited_too_long_is_refused_and_the_next_is_served() -> (
+    None
+):
+    bench, connection = await overloaded()
+    bench.slots.limit = 2
+    late, next_one = await bench.arrive("late"), await bench.arrive("next")
+    bench.slots._waiters[0].since -= 1
+    assert not bench.slots.offer(connection)
+    assert await soon(next_one) == connection
     with pytest.raises(DeadlinePassed):
         await soon(late)
-    assert bench.slots.take() == connection
-    with pytest.raises(DeadlinePassed):  # long before its own deadline
+
+
+async def test_in_a_queue_that_stands_patience_ends_before_the_deadline() -> None:
+    bench, _ = await overloaded()
+    with pytest.raises(DeadlinePassed):
         await soon(await bench.arrive(timeout=60))
+
+
+async def test_where_all_have_waited_too_long_the_connection_is_kept() -> None:
+    bench, connection = await overloaded()
+    bench.slots.limit = 2
+    late = [await bench.arrive() for _ in range(2)]
+    for waiter in bench.slots._waiters:
+        waiter.since -= 1
+    assert bench.slots.offer(connection)
+    for task in late:
+        with pytest.raises(DeadlinePassed):
+            await soon(task)
+    assert bench.slots.take() == connection
+
+
+async def test_in_a_queue_that_stands_a_newcomer_without_a_place_is_refused_at_once() -> None:
+    bench, connection = await overloaded()
+    waiting = await bench.arrive()
+    newcomer = await bench.arrive()
+    assert newcomer.done()
+    with pytest.raises(DeadlinePassed):
+        await newcomer
+    # Who was given a dead connection has his place, before all others.
+    again = asyncio.create_task(bench.slots.wait(0, asyncio.get_running_loop().time() + 60))
+    await asyncio.sleep(0)
+    assert not bench.slots.offer(connection)
+    assert await soon(again) == connection
+    assert not bench.slots.offer(connection)
+    assert await soon(waiting) == connection
