@@ -26,6 +26,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         limit: The server's `max_connections`.
         reserved: `superuser_reserved_connections` and `reserved_connections`.
         others: What other applications have open at present.
+        replicas: Hosts of `read_url`. Each gets as many as the primary: a pool of the same limits, and
+            a connection of each process that watches how far it is behind.
     """
 
     processes: int
@@ -34,6 +36,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
     reserved: int = 3
     others: int = 0
+    replicas: int = 0
 
     @classmethod
     def of(cls, config: DatabaseConfig, processes: int, limit: int, **known: int) -> Budget:
@@ -44,13 +47,18 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             size=pool.size,
             overflow=pool.max_overflow,
             limit=limit,
+            replicas=len(config.read_hosts),
             **known,
         )
 
     @property
     def wanted(self) -> int:
-        """What all pools can have open at one time."""
-        return self.processes * (self.size + self.overflow)
+        """What all processes can have open on one server at one time."""
+        return self.processes * (self.size + self.overflow + self._watching)
+
+    @property
+    def _watching(self) -> int:
+        return 1 if self.replicas else 0
 
     @property
     def free(self) -> int:
@@ -65,17 +73,19 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """The arithmetic, for a terminal."""
         taken = f" and {self.others} of others" if self.others else ""
+        watching = " + 1 that watches the replicas" if self.replicas else ""
+        too = f", and as many on each of {self.replicas} replicas" if self.replicas else ""
+        but = "and" if self.fits else "but"
         return (
             f"{self.processes} processes x (pool.size {self.size} + pool.max_overflow "
-            f"{self.overflow}) = {self.wanted} connections, {'and' if self.fits else 'but'} the "
-            f"server has {self.free} (max_connections {self.limit} minus {self.reserved} reserved "
-            f"ones{taken})."
+            f"{self.overflow}{watching}) = {self.wanted} connections{too}, {but} the server has "
+            f"{self.free} (max_connections {self.limit} minus {self.reserved} reserved ones{taken})."
         )
 
     @property
     def fix(self) -> str:
         """What to do where it does not fit."""
-        each = self.free // self.processes
+        each = self.free // self.processes - self._watching
         if each < 1:
             return (
                 "put PgBouncer in between (pgbouncer=true): not even one connection a process is "

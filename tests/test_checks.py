@@ -241,6 +241,26 @@ async def test_rpdb005_on_paper_without_a_database(processes: int, fix: str) -> 
     assert await found(config, processes=3, max_connections=100, connect=False) == {}
 
 
+@pytest.mark.parametrize(("processes", "fits"), [(10, True), (11, False)])
+async def test_rpdb005_counts_the_replicas_pools_and_who_watches_them(
+    processes: int, fits: bool
+) -> None:
+    """Each replica has a pool like the primary's; a hot standby's max_connections is no smaller."""
+    config = config_of(
+        "postgresql://ann@localhost:1/x",
+        read_url="postgresql://ann@one,two/x",
+        pool=PoolConfig(size=4, max_overflow=4),
+    )
+    findings = await found(config, processes=processes, max_connections=100, connect=False)
+    assert ("RPDB005" not in findings) == fits
+    if not fits:
+        assert str(findings["RPDB005"]).startswith(
+            "RPDB005 warning: 11 processes x (pool.size 4 + pool.max_overflow 4 + 1 that watches the "
+            "replicas) = 99 connections, and as many on each of 2 replicas, but the server has 97"
+        )
+        assert "lower the pool to 7 connections a process" in findings["RPDB005"].fix
+
+
 async def test_rpdb005_on_paper_takes_no_word_of_the_server(postgres_url: str) -> None:
     assert await found(config_of(postgres_url), processes=1000, max_connections=20_000) == {}
 

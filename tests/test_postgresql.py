@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY as PG_ARRAY
 from sqlalchemy.dialects.postgresql import CIDR, INET, JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from reviewpoint_db import Database, DatabaseConfig
 from reviewpoint_db.postgresql import PostgreSQL
 from reviewpoint_db.sqlstate import is_disconnect
 from tests.support.pools import make_engine, pool_of, until
@@ -188,3 +189,17 @@ def test_a_driver_out_of_step_with_its_server_has_lost_it() -> None:
     error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2)")
     assert is_disconnect(error)
     assert not is_disconnect(asyncpg.InterfaceError("another operation is in progress"))
+
+
+async def test_the_server_notices_a_host_that_vanishes_within_a_minute(postgres_url: str) -> None:
+    """It shows what its kernel has taken for this very connection; its own default is two hours."""
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+    query = text(f"select {', '.join(f'current_setting({name!r})::int' for name in names)}")
+    async with (
+        Database(DatabaseConfig(url=postgres_url)) as database,
+        database.session() as session,
+    ):
+        idle, interval, count = (await session.execute(query)).one()
+        unacknowledged = (await session.execute(text("show tcp_user_timeout"))).scalar_one()
+    assert (idle, interval, count) == (30, 10, 3)
+    assert unacknowledged == "1min"
