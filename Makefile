@@ -47,7 +47,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $(VENV)/.run
 
 $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
-	$(call install,$(LOWEST),constraints-lowest.txt,--group test)
+	$(call install,$(LOWEST),constraints-lowest.txt,--group lowest)
 
 run: $(VENV)/.run ## Serve the example application on http://127.0.0.1:8000.
 	@echo

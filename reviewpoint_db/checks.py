@@ -151,8 +151,10 @@ async def _asked(
             )
         ]
     findings = []
-    # The clients of a PgBouncer are limited by its max_client_conn, which the server does not know.
-    direct = database.config.backend == "postgresql" and not pgbouncer.answers(database.engine)
+    # CockroachDB has no such limit; the clients of a PgBouncer are limited by its max_client_conn, which the server does not know.
+    config = database.config
+    counted = config.backend == "postgresql" and not config.is_cockroachdb
+    direct = counted and not pgbouncer.answers(database.engine)
     if processes is not None and direct:
         pools = _pools(database, processes)
         findings += await _bounded("RPDB005", database, pools)

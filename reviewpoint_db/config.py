@@ -212,6 +212,13 @@ class DatabaseConfig(
                 f"not a replica of {self.safe_url}",
                 "give a replica's URL, of PostgreSQL both",
             )
+        if read is not None and (read.is_cockroachdb or self.is_cockroachdb):
+            raise refuse(
+                "read_url",
+                read.shown,
+                "CockroachDB has no replicas of this kind",
+                "leave it out, and read followers by AS OF SYSTEM TIME",
+            )
         if not self.read_your_writes:
             return
         secret: object = self.read_your_writes_secret
@@ -282,6 +289,11 @@ class DatabaseConfig(
     def backend(self) -> Backend:
         """Which database it is."""
         return self._target.backend
+
+    @property
+    def is_cockroachdb(self) -> bool:
+        """Whether it is CockroachDB, by its own dialect; its backend is "postgresql"."""
+        return self._target.is_cockroachdb
 
     @property
     def in_memory(self) -> bool:

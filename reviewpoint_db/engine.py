@@ -23,7 +23,7 @@ from reviewpoint_db.errors import (
 from reviewpoint_db.hosts import connect_first
 from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
-from reviewpoint_db.postgresql import PostgreSQL
+from reviewpoint_db.postgresql import CockroachDB, PostgreSQL
 from reviewpoint_db.redaction import safe_error, scrub
 from reviewpoint_db.sqlite import SQLite
 from reviewpoint_db.sqlstate import (
@@ -47,6 +47,8 @@ def backend_of(config: DatabaseConfig) -> Backend:
     """Return the driver's answers for the configured database."""
     if config.backend == "sqlite":
         return SQLite()
+    if config.is_cockroachdb:
+        return CockroachDB(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
     return PostgreSQL(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.pgbouncer import is_behind, listen_for
 
-__all__ = ["PostgreSQL"]
+__all__ = ["CockroachDB", "PostgreSQL"]
 
 
 class PostgreSQL:
@@ -109,3 +109,18 @@ class PostgreSQL:
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """See who answers the login; nothing is asked after it, from asyncpg 0.32 on."""
         listen_for(engine, self._pgbouncer)
+
+
+class CockroachDB(PostgreSQL):
+    """The `Backend` for CockroachDB by asyncpg.
+
+    What its login names as the process id is a part of a random key: it joins nothing, and must
+    not be taken for PgBouncer's.
+    """
+
+    def __init__(self, *, password_rotates: bool = False, pgbouncer: bool | None = None) -> None:
+        super().__init__(password_rotates=password_rotates, pgbouncer=bool(pgbouncer))
+
+    def pid(self, driver: Any) -> int | None:  # noqa: ARG002 - nothing of it helps
+        """None: there is no process for a connection."""
+        return None

@@ -7,7 +7,13 @@ from typing import Any, Final
 from reviewpoint_db.server_rows import ServerConnection
 from reviewpoint_db.statements import shape_of
 
-__all__ = ["connections_of", "figures_of"]
+__all__ = ["NOT_IN_COCKROACHDB", "cockroachdb_figures_of", "connections_of", "figures_of"]
+
+#: What the pages say of CockroachDB, where pg_stat_activity and pg_locks are empty.
+NOT_IN_COCKROACHDB: Final = (
+    "CockroachDB does not tell which request holds which connection, nor who blocks whom: its own "
+    "console does."
+)
 
 # `pg_blocking_pids` takes the lock manager's locks for a moment: only those that wait for a lock ask.
 _CONNECTIONS: Final = """
@@ -48,6 +54,15 @@ async def figures_of(driver: Any) -> dict[str, Any]:
         driver: A connection of asyncpg.
     """
     return dict(await driver.fetchrow(_FIGURES))
+
+
+async def cockroachdb_figures_of(driver: Any) -> dict[str, Any]:
+    """Ask CockroachDB for its version.
+
+    Args:
+        driver: A connection of asyncpg.
+    """
+    return {"version": await driver.fetchval("select version()")}
 
 
 async def connections_of(driver: Any, application: str) -> list[ServerConnection]:

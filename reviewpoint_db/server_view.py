@@ -12,7 +12,12 @@ from reviewpoint_db.context import current_origin
 from reviewpoint_db.holder import HolderSnapshot
 from reviewpoint_db.pgbouncer import NOT_AVAILABLE, is_behind
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.server_postgresql import connections_of, figures_of
+from reviewpoint_db.server_postgresql import (
+    NOT_IN_COCKROACHDB,
+    cockroachdb_figures_of,
+    connections_of,
+    figures_of,
+)
 from reviewpoint_db.server_rows import Blocking, ServerConnection
 from reviewpoint_db.server_sqlite import look_at_file
 
@@ -85,6 +90,9 @@ async def look_at_server(database: _Database) -> ServerView:
         ):
             if config.backend == "sqlite":
                 figures, connections = await look_at_file(driver, config, holders)
+            elif config.is_cockroachdb:
+                note, connections = NOT_IN_COCKROACHDB, []
+                figures = await cockroachdb_figures_of(driver)
             else:
                 note = NOT_AVAILABLE if is_behind(driver) else None
                 figures = await figures_of(driver)

@@ -435,13 +435,13 @@ def _derived(
 
 def _make_read_engine(engine: AsyncEngine) -> AsyncEngine:
     options: dict[str, Any] = {READ_ONLY: True}
-    if engine.dialect.name == "postgresql":
+    if engine.dialect.name != "sqlite":
         options["isolation_level"] = "AUTOCOMMIT"
     return engine.execution_options(**options)
 
 
 def _make_streaming_engine(engine: AsyncEngine) -> AsyncEngine:
     options: dict[str, Any] = {READ_ONLY: True}
-    if engine.dialect.name == "postgresql":
+    if engine.dialect.name != "sqlite":
         options["postgresql_readonly"] = True
     return engine.execution_options(**options)

@@ -6,8 +6,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import sqlalchemy
 from sqlalchemy.engine import URL
 
 from reviewpoint_db import libpq
@@ -21,6 +22,8 @@ __all__ = ["Backend", "Target", "is_loopback", "normalize_url", "understand"]
 Backend = Literal["postgresql", "sqlite"]
 
 _DRIVERS: dict[str, tuple[Backend, str]] = {
+    "cockroachdb": ("postgresql", "asyncpg"),
+    "cockroachdb+asyncpg": ("postgresql", "asyncpg"),
     "postgres": ("postgresql", "asyncpg"),
     "postgres+asyncpg": ("postgresql", "asyncpg"),
     "postgresql": ("postgresql", "asyncpg"),
@@ -29,6 +32,7 @@ _DRIVERS: dict[str, tuple[Backend, str]] = {
     "sqlite+aiosqlite": ("sqlite", "aiosqlite"),
 }
 
+_COCKROACHDB: Final = "cockroachdb"
 _SQLITE_PARAMETERS = ("cached_statements", "detect_types", "timeout", "uri")
 _SQLITE_URI_PARAMETERS = ("cache", "immutable", "mode", "nolock", "psow", "vfs")
 
@@ -56,6 +60,11 @@ class Target:
         return f"Target({self.shown!r})"
 
     @property
+    def is_cockroachdb(self) -> bool:
+        """Whether it is CockroachDB, which speaks PostgreSQL's protocol and is another server."""
+        return self.url.get_backend_name() == _COCKROACHDB
+
+    @property
     def in_memory(self) -> bool:
         """Whether it is a SQLite database without a file."""
         if self.backend != "sqlite":
@@ -78,7 +87,7 @@ def normalize_url(url: str) -> URL:
     """The URL as SQLAlchemy needs it: with our drivers, without libpq's parameters.
 
     Args:
-        url: `postgres://`, `postgresql://` or `sqlite://`, with or without the driver's name.
+        url: `postgres://`, `postgresql://`, `cockroachdb://` or `sqlite://`, with or without the driver's name.
 
     Raises:
         ConfigurationError: The URL or its driver is not one that works here.
@@ -122,9 +131,21 @@ def understand(field: str, url: object) -> Target:
     backend, driver = _DRIVERS[parts.scheme]
     if find_spec(driver) is None:
         raise problem(f"the driver {driver} is not installed", f"pip install {driver}")
+    if parts.scheme.startswith(_COCKROACHDB) and not _has_dialect_of_cockroachdb():
+        raise problem(
+            "CockroachDB's dialect is not installed, or this is not SQLAlchemy 2.0 "
+            f"(it is {sqlalchemy.__version__}), the only one that it works with",
+            "pip install 'reviewpoint-db[cockroachdb]' 'sqlalchemy<2.1'",
+        )
     if backend == "sqlite":
         return _understand_sqlite(parts, shown, problem)
     return _understand_postgresql(parts, shown, problem)
+
+
+def _has_dialect_of_cockroachdb() -> bool:
+    return find_spec("sqlalchemy_cockroachdb") is not None and sqlalchemy.__version__.startswith(
+        "2.0."
+    )
 
 
 def _understand_sqlite(parts: UrlParts, shown: str, problem: libpq.Refuse) -> Target:
@@ -159,8 +180,9 @@ def _understand_postgresql(parts: UrlParts, shown: str, problem: libpq.Refuse) -
     password = parts.password
     if password is None:
         password = parts.parameter("password")
+    dialect = _COCKROACHDB if parts.scheme.startswith(_COCKROACHDB) else "postgresql"
     url = URL.create(
-        "postgresql+asyncpg",
+        f"{dialect}+asyncpg",
         username=parts.username or parts.parameter("user"),
         password=password,
         # A socket's folder is among the arguments.

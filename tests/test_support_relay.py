@@ -177,3 +177,12 @@ async def test_a_commit_is_made_to_fail_with_a_sqlstate(relay: Relay, postgres_u
     assert not connection.is_in_transaction()
     assert await connection.fetchval("SELECT count(*) FROM stored") == 0
     await connection.close()
+
+
+async def test_a_statement_is_replaced_once(relay: Relay, postgres_url: str) -> None:
+    connection = await connect(relay, postgres_url)
+    relay.at("SELECT 1", "rewrite", message="SELECT 42")
+    relay.at("SELECT 2", "rewrite", message="SELECT 'another'")
+    assert await connection.fetchval("SELECT 1") == 42
+    assert await connection.execute("SELECT 2") == "SELECT 1"
+    await connection.close()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-Action = Literal["cut", "cut answer", "hold", "hold answer", "fail"]
+Action = Literal["cut", "cut answer", "hold", "hold answer", "fail", "rewrite"]
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Relay:
         `cut`: the connection, before the server sees the message. `cut answer`: the server carries
         it out, and the connection is cut when its answer arrives. `hold`, `hold answer`: the same
         with silence instead of a cut. `fail` (Query messages only): the server rolls back, and the
-        client gets an error with `sqlstate`. A statement that the client has prepared before comes
+        client gets an error with `sqlstate`. `rewrite`: the server sees `message` in its place. A statement that the client has prepared before comes
         as Bind without its SQL, and is not found.
         """
         trigger = Trigger(text, action, sqlstate, message)
@@ -251,6 +251,8 @@ class _Link:
             return None
         if trigger.action == "hold":
             await asyncio.Event().wait()
+        if trigger.action == "rewrite":
+            return wire.rewritten(message, trigger.message)
         self._pending = trigger
         return wire.query("ROLLBACK") if trigger.action == "fail" else message
 

@@ -141,6 +141,14 @@ def statement_of(message: bytes) -> str | None:
     return None
 
 
+def rewritten(message: bytes, sql: str) -> bytes:
+    """A Query or Parse message with another statement."""
+    old = statement_of(message)
+    assert old is not None
+    body = message[5:].replace(old.encode() + b"\0", sql.encode() + b"\0", 1)
+    return _message(message[:1], body)
+
+
 def query(sql: str) -> bytes:
     """A Query message."""
     return _message(b"Q", sql.encode() + b"\0")
