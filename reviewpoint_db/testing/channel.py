@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from reviewpoint_db.context import current_units, describe_origin
 from reviewpoint_db.testing.faults import DriverErrors, Faults
-from reviewpoint_db.testing.sandbox import Member, Sandbox
+from reviewpoint_db.testing.levels import Member
+from reviewpoint_db.testing.sandbox import Sandbox
 from reviewpoint_db.testing.thread import LoopThread
 
 __all__ = ["Channel"]

@@ -50,23 +50,39 @@ def start_server(folder: Path) -> str:
     data = folder / "server"
     password = secrets.token_hex(16)
     _create_cluster(programs, data, password)
-    for attempt in range(1, _ATTEMPTS + 1):
-        port = _free_port()
-        lines = {**_SETTINGS, "port": str(port)}
-        (data / "postgresql.auto.conf").write_text(
-            "".join(f"{name} = '{value}'\n" for name, value in lines.items())
-        )
-        try:
-            _run(programs / "pg_ctl", "-D", data, "start", "-w", "-t", "60", "-l", data / "log")
-        except TestingConfigurationError:
-            log = (data / "log").read_text(errors="replace") if (data / "log").exists() else ""
-            if attempt == _ATTEMPTS or "could not bind" not in log:
-                raise TestingConfigurationError(
-                    f"The embedded PostgreSQL does not start: {log[-1000:]}"
-                ) from None
-        else:
-            break
+    attempts = _ATTEMPTS
+    while (port := _start_at_a_port(programs, data)) is None:
+        attempts -= 1
+        if not attempts:
+            raise _failed(data)
     return f"postgresql://{_USER}:{password}@{_HOST}:{port}/postgres"
+
+
+def _start_at_a_port(programs: Path, data: Path) -> int | None:
+    """Start the server and return its port, or None when somebody else has that."""
+    port = _free_port()
+    lines = {**_SETTINGS, "port": str(port)}
+    (data / "postgresql.auto.conf").write_text(
+        "".join(f"{name} = '{value}'\n" for name, value in lines.items())
+    )
+    try:
+        _run(programs / "pg_ctl", "-D", data, "start", "-w", "-t", "60", "-l", data / "log")
+    except TestingConfigurationError:
+        if "could not bind" not in _log(data):
+            raise _failed(data) from None
+        return None
+    return port
+
+
+def _log(data: Path) -> str:
+    log = data / "log"
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
+def _failed(data: Path) -> TestingConfigurationError:
+    return TestingConfigurationError(
+        f"The embedded PostgreSQL does not start: {_log(data)[-1000:]}"
+    )
 
 
 def installed_version() -> str | None:

@@ -84,8 +84,6 @@ class _Remote:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._real, name)
-        if not callable(value):
-            return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
             outcome = value(*args, **kwargs)

@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from reviewpoint_db.testing.errors import SandboxError, SandboxEscapeError
+from reviewpoint_db.testing.ground import Ground
+from reviewpoint_db.testing.levels import Level, Member
+from reviewpoint_db.testing.turns import Turns
 
-__all__ = ["Ground", "Member", "Sandbox"]
+__all__ = ["Sandbox"]
 
 _T = TypeVar("_T")
 #: Seconds that a party waits for its turn.
@@ -30,58 +32,6 @@ TURN_TIMEOUT: Final = 10.0
 #: Statements that a guard's savepoint around them would disturb.
 _CONTROL: Final = re.compile(r"\s*(SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 _READING: Final = re.compile(r"\s*(SELECT|SHOW|VALUES|TABLE|EXPLAIN|PRAGMA)\b", re.IGNORECASE)
-
-
-class Ground(Protocol):
-    """The real connection that a sandbox stands on."""
-
-    #: Whether a statement that fails makes the transaction around it unusable.
-    fragile: bool
-
-    @property
-    def open(self) -> bool:
-        """Whether the outer transaction is open."""
-
-    async def begin(self) -> None:
-        """Open the outer transaction."""
-
-    async def undo(self) -> None:
-        """Roll the outer transaction back."""
-
-    async def run(self, statement: str) -> None:
-        """Execute statements without a result."""
-
-    async def check_deferred(self) -> None:
-        """Raise what a COMMIT would raise now."""
-
-
-class Member:
-    """One stand-in for a connection, as the sandbox sees it.
-
-    Args:
-        guest: Whether it is the test's own session's.
-    """
-
-    def __init__(self, *, guest: bool = False) -> None:
-        self.guest = guest
-        self.level: Level | None = None
-        self.gone = False
-
-
-class Level:
-    """An open transaction of a member: a savepoint."""
-
-    def __init__(self, name: str, party: object, origin: str, *, guest: bool) -> None:
-        self.name = name
-        self.party = party
-        self.origin = origin
-        self.guest = guest
-        #: Whether it changed something.
-        self.wrote = False
-        #: Whether an application committed on top of it.
-        self.built_upon = False
-        #: Whether what is below was rolled back, and this with it.
-        self.lost = False
 
 
 class Sandbox:
@@ -103,7 +53,7 @@ class Sandbox:
         self._levels: list[Level] = []
         self._numbers = itertools.count(1)
         self._wire = asyncio.Lock()
-        self._turns = _Turns()
+        self._turns = Turns()
 
     async def open(self) -> None:
         """Begin."""
@@ -311,61 +261,3 @@ class Sandbox:
                 "transaction open, and the sandbox has one connection for all. End that one first "
                 "(the fixture db_session takes no turn), or use db_clone for this test."
             )
-
-
-class _Turns:
-    """Who may have transactions now: one party, as often as it likes; the others in their order."""
-
-    def __init__(self) -> None:
-        self._party: object = None
-        self.holder = ""
-        self._count = 0
-        self._waiting: deque[tuple[object, str, asyncio.Future[None]]] = deque()
-
-    async def take(self, party: object, origin: str, timeout: float) -> bool:
-        """Wait for the party's turn; False when it did not come within `timeout` seconds."""
-        if self._is_free_for(party):
-            self._admit(party, origin)
-            return True
-        served = asyncio.get_running_loop().create_future()
-        self._waiting.append((party, origin, served))
-        try:
-            async with asyncio.timeout(timeout):
-                await served
-        except TimeoutError:
-            self._give_up(party, served)
-            return False
-        except BaseException:
-            self._give_up(party, served)
-            raise
-        return True
-
-    def _is_free_for(self, party: object) -> bool:
-        return not self._count or self._party is party
-
-    def _give_up(self, party: object, served: asyncio.Future[None]) -> None:
-        if served.done() and not served.cancelled():  # served in the same moment
-            self.leave(party)
-        self._waiting = deque(one for one in self._waiting if one[2] is not served)
-
-    def _admit(self, party: object, origin: str) -> None:
-        self._party, self.holder = party, origin
-        self._count += 1
-
-    def leave(self, party: object) -> None:
-        """Give a turn back; the last one of the party lets the next party in."""
-        assert party is self._party
-        self._count -= 1
-        if self._count:
-            return
-        self._party = None
-        waiting, self._waiting = self._waiting, deque()
-        for entry in waiting:
-            party, origin, served = entry
-            if served.done():
-                continue
-            if self._is_free_for(party):
-                self._admit(party, origin)
-                served.set_result(None)
-            else:
-                self._waiting.append(entry)

@@ -12,7 +12,15 @@ from sqlalchemy import URL
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.testing.thread import LoopThread
 
-__all__ = ["Files", "Home", "Server"]
+__all__ = ["UNREACHABLE", "Files", "Home", "Server"]
+
+#: What a server that cannot be talked to answers, a wrong password's among that.
+UNREACHABLE: Final = (
+    OSError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.CannotConnectNowError,
+)
 
 #: PostgreSQL's names have 63 bytes; a worker's and a clone's number come behind.
 _LONGEST_NAME: Final = 40
@@ -104,8 +112,8 @@ class Server:
 
     def close(self) -> None:
         """Close the connection to the server."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
             self._owner.run(connection.close(timeout=5))
 
     async def connect(self, name: str | None = None) -> Any:

@@ -101,9 +101,6 @@ class _Cursor:
 
         return remote
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def execute(self, sql: str, *args: Any) -> Self:
         """Execute a statement, or begin a transaction of the sandbox."""
         if _BEGIN.match(sql):

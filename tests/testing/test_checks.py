@@ -20,6 +20,8 @@ from tests.support.logs import logged
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.testing.conftest import Project
+
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
@@ -80,3 +82,10 @@ async def test_the_test_database_is_verified_and_its_state_logged(database_url: 
     finally:
         await default.stop()
         configure(None)
+
+
+def test_the_debug_information_is_a_fixture(sqlite_project: Project) -> None:
+    sqlite_project.passes("""
+    async def test_it(db_session, db_debug_info):
+        assert db_debug_info["pool_checked_out"] in (None, 0)
+    """)

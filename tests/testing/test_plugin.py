@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reviewpoint_db.testing.run import roomy_folder
+from tests.testing.conftest import CONFTEST
+from tests.testing.test_loops import ARRANGEMENTS, COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +52,15 @@ def place(environment: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def left(folder: Path) -> list[Path]:
-    """What a run left of itself."""
-    return list(folder.glob("reviewpoint_db-*"))
+    """What a run left of itself; the folder where processes know each other is every user's."""
+    shared = f"reviewpoint_db-{os.getuid()}"
+    return [path for path in folder.glob("reviewpoint_db-*") if path.name != shared]
+
+
+def databases_of_tests(server: RemoteServer, url: str) -> list[str]:
+    """What a run whose configured database this is has on the server."""
+    name = f"test_{url.rpartition('/')[2]}"[:40]
+    return [one for one in server.databases() if one.startswith(name)]
 
 
 def test_nothing_is_left_of_a_run_of_two_workers(
@@ -59,8 +68,7 @@ def test_nothing_is_left_of_a_run_of_two_workers(
 ) -> None:
     postgres_project.write("test_it.py", WRITES)
     postgres_project.run("-n2", "--shuffled=3").assert_outcomes(passed=4, failed=1)
-    name = f"test_{postgres_url.rpartition('/')[2]}"[:40]
-    assert [one for one in postgres.databases() if one.startswith(name)] == []
+    assert databases_of_tests(postgres, postgres_url) == []
     assert left(place) == []
 
 
@@ -68,15 +76,46 @@ def test_without_any_configuration_there_is_an_embedded_server(
     unconfigured: Project, place: Path
 ) -> None:
     test = """
-    from tests.support.apps import add, texts
-
-    async def test_it(db_session, db_config):
-        await add(db_session, "one")
+    async def test_it(db_config):
         assert db_config.backend == "postgresql"
         assert db_config.connect_args()["server_settings"]["application_name"]
     """
-    result = unconfigured.passes(test)
-    result.stdout.fnmatch_lines(["reviewpoint_db: PostgreSQL, embedded"])
+    # With workers, in any loop: the one server is for all of them.
+    unconfigured.write("test_loops.py", ARRANGEMENTS)
+    result = unconfigured.passes(test, "-n2", "--shuffled=2", "--reuse-db", count=COUNT + 1)
+    result.stdout.fnmatch_lines(
+        ["reviewpoint_db: PostgreSQL, embedded (*--reuse-db keeps nothing*"]
+    )
+    assert left(place) == []
+
+
+def test_ctrl_c_with_two_workers_leaves_no_database(
+    postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
+) -> None:
+    interruptible = "\nimport signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    postgres_project.pytester.makeconftest(CONFTEST + interruptible)
+    postgres_project.write(
+        "test_it.py",
+        """
+        import os, signal, time
+        import pytest
+
+        @pytest.mark.parametrize("n", range(2))
+        def test_it(db_session, n, tmp_path_factory):
+            here = tmp_path_factory.getbasetemp().parent
+            (here / f"database{n}").touch()
+            deadline = time.monotonic() + 30
+            while len(list(here.glob("database*"))) < 2:  # both workers have theirs
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            if n == 0:
+                os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        """,
+    )
+    result = postgres_project.run("-n2", subprocess=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert databases_of_tests(postgres, postgres_url) == []
     assert left(place) == []
 
 
@@ -335,6 +374,54 @@ def test_who_runs_pytest_without_the_fixtures_does_not_import_the_package(tmp_pa
 
 
 def test_the_marker_is_known_and_the_header_names_the_server(postgres_project: Project) -> None:
-    result = postgres_project.passes("def test_it(): pass")
+    # A test that is no function has no fixtures.
+    postgres_project.pytester.makeconftest(
+        """
+        import pytest
+
+        class Other(pytest.Item):
+            def runtest(self): pass
+
+        class File(pytest.File):
+            def collect(self): yield Other.from_parent(self, name="other")
+
+        def pytest_collect_file(file_path, parent):
+            return File.from_parent(parent, path=file_path) if file_path.suffix == ".other" else None
+        """
+    )
+    postgres_project.write("it.other", "")
+    result = postgres_project.passes("def test_it(): pass", count=2)
     result.stdout.fnmatch_lines(["reviewpoint_db: PostgreSQL at 127.0.0.1"])
     postgres_project.run("--markers").stdout.fnmatch_lines(["@pytest.mark.db: *"])
+
+
+def test_a_fixture_that_has_the_name_of_ours_and_asks_for_none_is_left_alone(
+    sqlite_project: Project,
+) -> None:
+    sqlite_project.pytester.makeconftest("")  # no tables: ours would be an error
+    test = """
+    import pytest
+
+    @pytest.fixture
+    def db_session():
+        return "own"
+
+    @pytest.fixture
+    def db_config():
+        return "own"
+
+    def test_it(db_session, db_config):
+        assert db_session == db_config == "own"
+    """
+    sqlite_project.passes(test)
+
+
+def test_a_server_that_is_not_there_is_one_error_and_no_more(
+    unconfigured: Project, place: Path
+) -> None:
+    unconfigured.write("test_it.py", "def test_it(db_url): pass")
+    result = unconfigured.run("--db-url=postgresql://nobody@127.0.0.1:1/app")
+    result.assert_outcomes(errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stderr.no_fnmatch_line("*Traceback*")
+    assert left(place) == []

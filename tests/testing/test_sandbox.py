@@ -254,6 +254,24 @@ async def test_the_next_one_finds_nothing(db_session):
 """
 
 
+def test_a_statement_that_fails_and_ends_the_transaction_is_named(sqlite_project: Project) -> None:
+    test = """
+    import pytest
+    from sqlalchemy import text
+    from reviewpoint_db import Database
+    from reviewpoint_db.testing import SandboxEscapeError
+    from tests.support.notes import write
+
+    async def test_it(db_session):
+        async with Database() as database, database.session() as session:
+            await write(session, "one")
+            with pytest.raises(SandboxEscapeError, match="INSERT OR ROLLBACK"):
+                await session.execute(text("INSERT OR ROLLBACK INTO notes (text) VALUES ('one')"))
+    """
+    result = sqlite_project.passes(test, errors=1)
+    result.stdout.fnmatch_lines(["*INSERT OR ROLLBACK*, outside of the sandbox*"])
+
+
 def test_a_commit_that_escapes_is_named_and_repaired(project: Project) -> None:
     project.write("test_it.py", ESCAPES)
     result = project.run()
@@ -302,3 +320,22 @@ def test_an_unusual_connection_works_too(postgres_project: Project) -> None:
             assert await driver.fetchval("SELECT count(*) FROM notes") == 2
     """
     postgres_project.passes(test)
+
+
+def test_a_connection_of_sqlite_without_a_transaction_has_none_to_end(
+    sqlite_project: Project,
+) -> None:
+    test = """
+    from reviewpoint_db import Database
+    from tests.support.apps import add, texts
+
+    async def test_it(db_session):
+        await add(db_session, "one")
+        async with Database() as database, database.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver.commit()
+            await driver.rollback()
+            assert not driver.in_transaction
+        assert await texts(db_session) == ["one"]
+    """
+    sqlite_project.passes(test)

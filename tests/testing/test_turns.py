@@ -10,14 +10,18 @@ import aiosqlite
 import pytest
 
 from reviewpoint_db.testing import SandboxError, SandboxEscapeError
-from reviewpoint_db.testing.sandbox import Member, Sandbox
-from reviewpoint_db.testing.sqlite import SQLiteGround
+from reviewpoint_db.testing.channel import Channel
+from reviewpoint_db.testing.levels import Member
+from reviewpoint_db.testing.sandbox import Sandbox
+from reviewpoint_db.testing.sqlite import SQLiteErrors, SQLiteGround
+from reviewpoint_db.testing.thread import LoopThread
+from reviewpoint_db.testing.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-ONE, OTHER = object(), object()
+ONE, OTHER, THIRD = object(), object(), object()
 
 
 @pytest.fixture
@@ -115,3 +119,32 @@ async def test_who_is_cancelled_in_the_moment_of_its_turn_leaves_it(sandbox: San
     await asyncio.wait([task])
     assert task.cancelled()
     assert await sandbox._turns.take(object(), "third", 1.0)
+
+
+async def test_who_gives_up_in_the_moment_of_his_turn_leaves_it_to_the_next() -> None:
+    turns = Turns()
+    assert await turns.take(ONE, "one", 5.0)
+    waiter = asyncio.create_task(turns.take(OTHER, "other", 5.0))
+    last = asyncio.create_task(turns.take(THIRD, "third", 5.0))
+    await asyncio.sleep(0)
+    waiter.cancel()  # it has not noticed yet
+    turns.leave(ONE)
+    assert await last
+    assert turns.holder == "third"
+    turns.leave(THIRD)
+
+
+async def test_a_sandbox_that_is_gone_has_nothing_to_undo(sandbox: Sandbox) -> None:
+    owner = LoopThread()
+    channel = Channel(sandbox, owner, None, SQLiteErrors())
+    owner.stop()
+    assert channel.drop().result(0) is None
+    assert channel.closed
+
+
+async def test_who_waits_too_long_is_told_for_whom(ground: SQLiteGround) -> None:
+    sandbox = Sandbox(ground, turn_timeout=0.01)
+    await sandbox.open()
+    await sandbox.begin(Member(), ONE, "the holder")
+    with pytest.raises(SandboxError, match=r"the waiter waited 0.01 s .* the holder has"):
+        await sandbox.begin(Member(), OTHER, "the waiter")
