@@ -50,6 +50,54 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- the testing kit's sandbox ----------------------------------------------------------------
+    Mutant(
+        "a commit that escapes from the sandbox is not seen",
+        "testing/sandbox.py",
+        "            raise\n        if not self.ground.open:\n",
+        "            raise\n        if False:\n",
+        "tests/testing/test_sandbox.py",
+        "escapes and sqlite",
+    ),
+    Mutant(
+        "a statement that fails may end the sandbox's transaction",
+        "testing/sandbox.py",
+        "        except BaseException:\n            if not self.ground.open:\n",
+        "        except BaseException:\n            if False:\n",
+        "tests/testing/test_sandbox.py",
+        "fails_and_ends",
+    ),
+    Mutant(
+        "what escaped from the sandbox stays in the worker's database",
+        "testing/kit.py",
+        "            if sandbox.escaped is not None:\n",
+        "            if False:\n",
+        "tests/testing/test_sandbox.py",
+        "escapes and sqlite",
+    ),
+    Mutant(
+        "deferred constraints are not checked at a COMMIT in the sandbox",
+        "testing/sandbox.py",
+        "                    await self.ground.check_deferred()\n",
+        "                    pass\n",
+        "tests/testing/test_sandbox.py",
+        "rules and postgresql",
+    ),
+    Mutant(
+        "two parties have transactions in the sandbox at a time",
+        "testing/turns.py",
+        "        return not self._count or self._party is party\n",
+        "        return True\n",
+        "tests/testing/test_turns.py",
+    ),
+    Mutant(
+        "who gives up keeps his turn",
+        "testing/turns.py",
+        "            if served.done():\n                continue\n",
+        "",
+        "tests/testing/test_turns.py",
+        "gives_up",
+    ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
         "a WebSocket without a database is left to the framework",
