@@ -29,6 +29,7 @@ from starlette.types import ASGIApp
 from reviewpoint_db import starlette
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
+from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.starlette.routes import Endpoint
 from reviewpoint_db.starlette.setup import install, make_database
 from reviewpoint_db.transaction import CommitMode
@@ -56,6 +57,7 @@ def setup_database(
     guards: Sequence[params.Depends | Callable[..., Any]] | None = None,
     debug_token: str | None = None,
     freeze_gc: bool = False,
+    migrations: str | Migrations | None = None,
 ) -> Database:
     """Give an application a database: sessions, health routes, and a start and stop with it.
 
@@ -77,6 +79,8 @@ def setup_database(
         debug_token: Asked of whoever opens a debug route.
         freeze_gc: Keep the garbage collector off all that the start-up made, while the application
             runs: shorter pauses.
+        migrations: The folder of alembic's scripts, or a `Migrations` that names their table too: the
+            start warns of those that were not applied, and health is degraded. None: nobody looks.
 
     Returns:
         The database, for jobs and commands.
@@ -109,6 +113,7 @@ def setup_database(
         guarded=guarded,
         guards_given=bool(given),
         freeze_gc=freeze_gc,
+        migrations=migrations,
     )
 
 

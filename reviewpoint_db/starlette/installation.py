@@ -18,6 +18,7 @@ from reviewpoint_db.endpoints.live import serving
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
+from reviewpoint_db.pending import PendingMigrations
 from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
 from reviewpoint_db.starlette.routes import RoutesMiddleware
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Lifespan, Scope
 
     from reviewpoint_db.database import Database
+    from reviewpoint_db.migrations import Migrations
     from reviewpoint_db.transaction import CommitMode
 
 __all__ = ["Installation", "Installed"]
@@ -45,6 +47,8 @@ class Installed(NamedTuple):
     observed: bool
     #: Whether the garbage collector leaves alone what the start-up made.
     freeze_gc: bool
+    #: Where its migrations are, if they are to be checked.
+    migrations: Migrations | None
 
     def __str__(self) -> str:
         where = "without routes" if self.path is None else f"at {self.path or '/'}"
@@ -149,7 +153,11 @@ class Installation:
                     if one.observed:
                         await stack.enter_async_context(serving(one.database))
                     stack.enter_context(on_sigterm(one.database.begin_draining))
-                    await check_at_start(one.database, guarded=one.guarded)
+                    if one.migrations is not None:
+                        one.database.pending = PendingMigrations(one.migrations.state_of)
+                    await check_at_start(
+                        one.database, migrations=one.migrations, guarded=one.guarded
+                    )
                 yield
         finally:
             self.running.discard(loop)

@@ -16,6 +16,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.starlette.installation import Installation, Installed
 from reviewpoint_db.starlette.routes import Endpoint, make_routes
 
@@ -51,6 +52,7 @@ def setup_database(
     guards: Sequence[Guard] | None = None,
     debug_token: str | None = None,
     freeze_gc: bool = False,
+    migrations: str | Migrations | None = None,
 ) -> Database:
     """Give an application a database: sessions, health routes, and a start and stop with it.
 
@@ -71,6 +73,8 @@ def setup_database(
         debug_token: Asked of whoever opens a debug route.
         freeze_gc: Keep the garbage collector off all that the start-up made, while the application
             runs: shorter pauses.
+        migrations: The folder of alembic's scripts, or a `Migrations` that names their table too: the
+            start warns of those that were not applied, and health is degraded. None: nobody looks.
 
     Returns:
         The database, for jobs and commands.
@@ -100,6 +104,7 @@ def setup_database(
         guarded=guarded,
         guards_given=bool(given),
         freeze_gc=freeze_gc,
+        migrations=migrations,
     )
 
 
@@ -158,6 +163,7 @@ def install(
     guarded: Callable[[str, Endpoint], BaseRoute],
     guards_given: bool,
     freeze_gc: bool,
+    migrations: str | Migrations | None,
 ) -> Database:
     """Wire a database into an application: middleware, routes, error handlers and lifespan.
 
@@ -170,6 +176,7 @@ def install(
         guarded: Makes a route that the application's guards stand before.
         guards_given: Whether there are any.
         freeze_gc: As in `setup_database`.
+        migrations: As in `setup_database`.
 
     Returns:
         The database.
@@ -189,10 +196,21 @@ def install(
             guarded=protected,
             observed=path is not None and access.mounted,
             freeze_gc=freeze_gc,
+            migrations=_found(migrations),
         )
     )
     logs.enable()
     return database
+
+
+def _found(migrations: str | Migrations | None) -> Migrations | None:
+    if isinstance(migrations, str):
+        migrations = Migrations(script_location=migrations)
+    if migrations is not None and not migrations.present():
+        where = migrations.script_location
+        msg = f"migrations={where!r} is no folder of alembic's: there is no env.py in it."
+        raise ConfigurationError(msg)
+    return migrations
 
 
 def _checked_path(path: str) -> str:
