@@ -45,8 +45,9 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     """Answer a database error with 409, 503 or 404; any other goes on, and is a 500 like all bugs.
 
     `setup_database` registers this for `SQLAlchemyError` where the application has no handler of
-    its own for it, and in the applications mounted in it by then; one that is mounted later, or
-    inside of a middleware, needs it registered too.
+    its own for it, and, when it starts, in the applications that are mounted in it. One that is
+    mounted in a running application, or inside of a middleware, needs it registered too: it makes
+    a 500 of what it does not know by itself, and nobody outside of it can answer any more.
 
     Example:
         >>> mounted.add_exception_handler(SQLAlchemyError, answer_database_error)

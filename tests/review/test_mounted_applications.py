@@ -20,10 +20,11 @@ async def test_a_full_pool_is_a_503_in_them_too(sqlite_url: str) -> None:
 
     for one in (inner, deeper):
         one.get("/")(ask)
-    app.mount("/inner", inner)
-    app.router.routes.append(Mount("/below", routes=[Mount("/deeper", deeper)]))
     pool = PoolConfig(size=1, max_overflow=0, timeout=0.1)
     database = setup_database(app, DatabaseConfig(url=sqlite_url, pool=pool))
+    # Later than the setup: they are looked for when the application starts.
+    app.mount("/inner", inner)
+    app.router.routes.append(Mount("/below", routes=[Mount("/deeper", deeper)]))
     async with running(app), client(app) as http:
         for path in ("/inner/", "/below/deeper/"):
             assert (await http.get(path)).json() == 1
