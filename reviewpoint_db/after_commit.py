@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.session import AFTER_COMMIT
 
-__all__ = ["after_commit"]
+__all__ = ["after_commit", "until_run"]
 
 #: Seconds that one function may take: the response waits for it.
 _LIMIT: Final = 10.0
@@ -44,6 +44,19 @@ def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) 
     if hooks is None:
         hooks = sync.info[AFTER_COMMIT] = _Hooks(sync)
     hooks.add(fn)
+
+
+async def until_run(timeout: float) -> None:
+    """Wait until the functions after a COMMIT of this loop have run, also those without a caller.
+
+    Args:
+        timeout: Seconds to wait at most; what then still runs ends with the loop.
+    """
+    here = asyncio.get_running_loop()
+    # Whoever stops the database in such a function would wait for itself.
+    others = {task for task in _running if task.get_loop() is here} - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=timeout)
 
 
 class _Hooks:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from reviewpoint_db.activity import Activity
+from reviewpoint_db.after_commit import until_run
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
 from reviewpoint_db.disposal import dispose, until_returned
@@ -214,13 +215,15 @@ class Database:
     async def stop(self) -> None:
         """Return everything: closes gracefully for `CLOSE_TIMEOUT` seconds, then cuts.
 
-        Sessions that are still in use get up to 10 seconds to end; a later use opens new engines.
+        Functions after a COMMIT, and sessions that are still in use, get up to 10 seconds each to
+        end; a later use opens new engines.
         While other event loops run it too, only what this loop has is returned.
         """
         here = asyncio.get_running_loop()
         if self._started_loops.only(here):
             self.begin_draining()
         await self._end_tasks(here)
+        await until_run(_DRAIN_TIMEOUT)  # they may use sessions of their own
         await self._until_returned(here, _DRAIN_TIMEOUT)
         closings = {task for task in self._closings if task.get_loop() is here}
         if closings:

@@ -122,6 +122,8 @@ def scrub(error: BaseException) -> None:
             pending += _related(current.orig) if current.orig is not None else ()
         elif is_of_driver(current):
             _scrub_driver(current, None)
+        elif isinstance(current, exc.SQLAlchemyError) and current.args:
+            current.args = (_without_values(str(current.args[0])), *current.args[1:])
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:

@@ -25,6 +25,7 @@ from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
 from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError, SessionClosedError
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
+from reviewpoint_db.redaction import scrub
 
 __all__ = [
     "AFTER_COMMIT",
@@ -122,10 +123,30 @@ class _BoundSession(SyncSession):
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute, and remember a change that now waits for its COMMIT."""
-        result = super().execute(statement, *args, **kwargs)
+        try:
+            result = super().execute(statement, *args, **kwargs)
+        except SQLAlchemyError as error:
+            scrub(error)  # rows that do not fit are told by their primary key
+            raise
         if getattr(statement, "is_dml", False):
             state_of(self).uncommitted = True
         return result
+
+    def add(self, instance: object, **private: Any) -> None:
+        """Add; an error tells the object's class and not its primary key."""
+        try:
+            super().add(instance, **private)
+        except SQLAlchemyError as error:
+            scrub(error)
+            raise
+
+    def flush(self, objects: Any = None) -> None:
+        """Flush; as `add()`."""
+        try:
+            super().flush(objects)
+        except SQLAlchemyError as error:
+            scrub(error)
+            raise
 
     def commit(self) -> None:
         """Commit; when that fails, roll back, so that no lock outlives the error."""

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from reviewpoint_db.after_commit import after_commit
+from reviewpoint_db.after_commit import after_commit, until_run
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import SessionClosedError
@@ -377,7 +377,41 @@ async def test_a_request_that_is_cancelled_after_its_commit_skips_no_function(
     assert await stored(database) == ["note"]
 
 
-def test_functions_after_commit_end_with_their_loop(sqlite_url: str) -> None:
+async def test_the_stop_waits_for_functions_whose_request_was_cancelled(sqlite_url: str) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+    counted: list[int] = []
+    own = Database(DatabaseConfig(url=sqlite_url, environment="test"))
+    await own.start()
+
+    async def slow() -> None:
+        began.set()
+        await go_on.wait()
+        async with own.session() as session:
+            counted.append(len((await session.execute(text("select 1"))).all()))
+        await until_run(10)  # it does not wait for itself
+
+    async def request() -> None:
+        async with own.session() as session:
+            after_commit(session, slow)
+            await session.commit()
+
+    task = asyncio.create_task(request())
+    async with asyncio.timeout(10):
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        stopping = asyncio.create_task(own.stop())
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        go_on.set()
+        await stopping
+    assert counted == [1]
+
+
+def test_functions_after_commit_end_with_their_loop(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.database._DRAIN_TIMEOUT", 0.05)
     seen: list[str] = []
 
     async def slow() -> None:
