@@ -54,8 +54,6 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "myapp" / f"{name}.py").write_text(text)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    with (tmp_path / "pytest.ini").open("a") as file:
-        file.write("asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
     return tmp_path
 
 
