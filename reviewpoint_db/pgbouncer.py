@@ -10,12 +10,12 @@ whether its process is another; from then on every connection of the engine is o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from loguru import logger
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import Dialect
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
@@ -66,27 +66,29 @@ def listen_for(engine: AsyncEngine, declared: bool | None) -> None:
         declared: Whether there is one; None to find out.
     """
     if declared is not False:
-        login = _logins[engine.sync_engine] = _Login(certain=declared is True)
-        event.listen(engine.sync_engine, "do_connect", login.connect)
+        dialect = engine.sync_engine.dialect
+        login = _logins[engine.sync_engine] = _Login(dialect.connect, certain=declared is True)
+        # Not by the event do_connect: who listens to it after us would never be asked.
+        dialect.connect = login.connect  # type: ignore[method-assign]
 
 
 class _Login:
     """How one engine logs in, and what it has learned about what answers.
 
     Args:
+        connect: The dialect's own way.
         certain: Whether PgBouncer is known to answer.
     """
 
-    def __init__(self, *, certain: bool) -> None:
+    def __init__(self, connect: Callable[..., Any], *, certain: bool) -> None:
         self.certain = certain
+        self._connect = connect
 
-    def connect(
-        self, dialect: Dialect, _record: object, arguments: Any, options: dict[str, Any]
-    ) -> Any:
-        """Open a connection: SQLAlchemy's event `do_connect`, in its greenlet."""
+    def connect(self, *arguments: Any, **options: Any) -> Any:
+        """Open a connection in the place of the dialect, in SQLAlchemy's greenlet."""
         try:
-            connection = None if self.certain else self._try(dialect, arguments, options)
-            return connection or self._connect_safely(dialect, arguments, options)
+            connection = None if self.certain else self._try(arguments, options)
+            return connection or self._connect_safely(arguments, options)
         except Exception as error:
             if code_of(error) == "08P01" and "authentication failed" in str(error):
                 # PgBouncer has one code for all: by that one, the server would be back later.
@@ -95,10 +97,10 @@ class _Login:
                 raise InvalidPasswordError(str(error)) from None
             raise
 
-    def _try(self, dialect: Dialect, arguments: Any, options: dict[str, Any]) -> Any:
+    def _try(self, arguments: Any, options: dict[str, Any]) -> Any:
         """Log in as to a server; None when it was PgBouncer that answered."""
         try:
-            connection = dialect.connect(*arguments, **options)
+            connection = self._connect(*arguments, **options)
         except Exception as error:
             if not _is_refusal(error):
                 raise
@@ -121,7 +123,7 @@ class _Login:
         self._found("the server's process is another than the login named")
         return True
 
-    def _connect_safely(self, dialect: Dialect, arguments: Any, options: dict[str, Any]) -> Any:
+    def _connect_safely(self, arguments: Any, options: dict[str, Any]) -> Any:
         settings = options.get("server_settings", {})
         kept = {name: value for name, value in settings.items() if not name.startswith(_OURS)}
         safe = {
@@ -131,7 +133,7 @@ class _Login:
             "server_settings": kept,
         }
         try:
-            connection: Any = dialect.connect(*arguments, **safe)
+            connection: Any = self._connect(*arguments, **safe)
         except Exception as error:
             if not _is_refusal(error):
                 raise

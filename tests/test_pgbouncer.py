@@ -76,7 +76,8 @@ class Server:
         return SimpleNamespace(driver_connection=self.drivers[-1])
 
     async def login(self, login: Any, **options: Any) -> Driver:
-        connection = await greenlet_spawn(login.connect, self, None, [], options)
+        login._connect = self.connect
+        connection = await greenlet_spawn(login.connect, **options)
         driver: Driver = connection.driver_connection
         return driver
 
@@ -89,8 +90,12 @@ def bounced() -> Driver:
     return Driver(-266970340, "'utf-8'", "SELECT 0")
 
 
+def _no_dialect(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a Server comes in its place")
+
+
 def login(*, certain: bool = False) -> Any:
-    return pgbouncer._Login(certain=certain)
+    return pgbouncer._Login(_no_dialect, certain=certain)
 
 
 async def test_a_server_that_answers_itself_is_asked_nothing() -> None:
@@ -206,7 +211,7 @@ async def test_declared_absent_nothing_listens(postgres_url: str) -> None:
     engine = create_async_engine(postgres_url.replace("://", "+asyncpg://"))
     assert not answers(engine)
     listen_for(engine, declared=False)
-    assert not engine.sync_engine.dialect.dispatch.do_connect
+    assert "connect" not in vars(engine.sync_engine.dialect)
     assert not answers(engine)
     listen_for(engine, declared=True)
     assert answers(engine)
