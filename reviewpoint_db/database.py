@@ -114,7 +114,7 @@ class Database:
         base = self.config.session_class or AsyncSession
         self.sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
             class_=make_session_class(
-                base, self._engines.current, remember_writes=self.config.read_your_writes
+                base, self._engines.current, remember_writes=self.replicas is not None
             ),
             **SESSION_DEFAULTS,
         )

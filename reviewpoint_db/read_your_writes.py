@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.replica_watch import lsn_of
-from reviewpoint_db.session import read_engine_of
+from reviewpoint_db.session import LATER, read_engine_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
@@ -32,8 +32,6 @@ __all__ = ["LATER", "ReadYourWrites", "Tokens", "place_of_commits"]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-#: The place after all others: what is to be seen is on the primary only, as far as we know.
-LATER: Final = (1 << 64) - 1
 #: Seconds that the clocks of two processes may differ.
 _SKEW: Final = 5.0
 #: Seconds for asking the primary; the answer waits for it.

@@ -29,6 +29,7 @@ from reviewpoint_db.redaction import scrub
 
 __all__ = [
     "AFTER_COMMIT",
+    "LATER",
     "SESSION_DEFAULTS",
     "ReadSource",
     "ReadSources",
@@ -43,6 +44,9 @@ _T = TypeVar("_T")
 
 #: Where a session's `info` keeps what runs after its COMMIT.
 AFTER_COMMIT: Final = "reviewpoint_db_after_commit"
+
+#: The place after all others of the log: what is to be seen is on the primary only, as far as we know.
+LATER: Final = (1 << 64) - 1
 
 #: How our sessions are made: objects stay readable after COMMIT, and a closed session stays closed.
 SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_resets_only": False}
@@ -60,6 +64,7 @@ class SessionState:
         "streaming",
         "uncommitted",
         "work",
+        "writer",
         "wrote",
     )
 
@@ -77,7 +82,9 @@ class SessionState:
         self.source: ReadSource | None = None
         #: The place of the primary's log that a read session must see.
         self.awaited: int | None = None
-        #: Whether it may have written, where that is asked for: not yet stored, then stored.
+        #: What is kept about the session whose COMMITs a read session must see: the same request's.
+        self.writer: SessionState | None = None
+        #: Whether it may have written, where that is asked for: not yet stored, then stored for good.
         self.wrote: Literal["no", "perhaps", "stored"] = "no"
 
 
@@ -278,6 +285,9 @@ class _ReplicaSession(_ReadingSession):
 
     def _face(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
         state = state_of(self)
+        writer = state.writer
+        if writer is not None and writer.wrote == "stored" and state.awaited != LATER:
+            state.awaited, state.source = LATER, None
         source = state.source
         # In the middle of a read a second host would mean a second connection.
         if source is None or not (source.usable or self.in_transaction()):
@@ -306,7 +316,9 @@ class _RememberingSession(_BoundSession):
 
 
 def _remember_write(session: SyncSession, *_: object) -> None:
-    state_of(session).wrote = "perhaps"
+    state = state_of(session)
+    if state.wrote == "no":  # what is stored stays so, whatever becomes of the rest
+        state.wrote = "perhaps"
 
 
 def _remember_stored(session: SyncSession) -> None:

@@ -107,6 +107,8 @@ class UnitOfWork:
             self.opened = True
             opener = self._open_session
             self._session = opener(self._scope) if opener else self._database.open_session()
+            if self._read_session is not None:
+                state_of(self._read_session).writer = state_of(self._session)
         return self._session
 
     @property
@@ -122,6 +124,8 @@ class UnitOfWork:
             self._read_session = self._database.open_read_session()
             if self.awaited is not None:
                 state_of(self._read_session).awaited = self.awaited
+            if self._session is not None:
+                state_of(self._read_session).writer = state_of(self._session)
         return self._read_session
 
     def _refuse_after_release(self) -> None:
@@ -138,7 +142,7 @@ class UnitOfWork:
 
     @property
     def stored(self) -> bool:
-        """Whether a COMMIT stored something; known where `read_your_writes` asks for it."""
+        """Whether a COMMIT stored something; known where there are replicas."""
         return self._session is not None and state_of(self._session).wrote == "stored"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import PrimaryLog, Seen, lsn_of
 from reviewpoint_db.replicas import Replicas
+from reviewpoint_db.session import state_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,3 +242,46 @@ async def test_a_request_that_stored_something_is_answered_with_a_token(postgres
         assert place is not None
         assert place < LATER
         assert b"; Secure" in dict(answers[-1]["headers"])[b"set-cookie"]
+
+
+async def test_what_a_request_stored_stays_told_whatever_it_does_afterwards(
+    postgres_url: str,
+) -> None:
+    config = DatabaseConfig(url=postgres_url, read_url=postgres_url, environment="test")
+    async with Database(config) as database:
+        unit = database.unit_of_work()
+        await unit.session.execute(text("create table if not exists told (id int)"))
+        before = unit.stored
+        await unit.session.commit()
+        await unit.session.execute(text("select 1"))
+        await unit.session.rollback()
+        assert [before, unit.stored] == [False, True]
+        await unit.release()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("first", ["session", "read_session"])
+async def test_a_request_reads_from_the_primary_what_it_has_stored(
+    postgres_url: str, first: str
+) -> None:
+    config = DatabaseConfig(url=postgres_url, read_url=postgres_url, environment="test")
+    async with Database(config) as database:
+        replicas = database.replicas
+        assert replicas is not None
+        replicas._watch = SimpleNamespace(running=True, stop=lambda: None)  # type: ignore[assignment]
+        replicas.tell(0, Seen(lag=0.0, replayed=1))
+        unit = database.unit_of_work()
+        getattr(unit, first)
+        session, reading = unit.session, unit.read_session
+        assert await reading.scalar(text("select 1")) == 1
+        assert state_of(reading).source is replicas.hosts[0]
+        await session.execute(text("create table if not exists told (id int)"))
+        await session.rollback()
+        assert await reading.scalar(text("select 1")) == 1
+        assert state_of(reading).source is replicas.hosts[0]
+        await session.execute(text("create table if not exists told (id int)"))
+        await session.commit()
+        for _ in range(2):
+            assert await reading.scalar(text("select 1")) == 1
+            assert state_of(reading).source is replicas._primary
+        await unit.release()
