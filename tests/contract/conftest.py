@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.contract.apps import tables
-from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World, client_of
+from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World, client_of, through
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 @contextmanager
 def world_of(run: Run, name: str) -> Iterator[World]:
     """A PostgreSQL server that tests may break, with its tables, behind a relay."""
-    server = run.own_server(name)
+    cluster = run.own_cluster(name) if through() == "replica" else None
+    server = cluster.primary if cluster else run.own_server(name)
     server.set(deadlock_timeout="100ms")
-    server.start()
-    world = World(server)
+    (cluster or server).start()
+    world = World(server, cluster)
     with world.relay:
         yield world
     world.close()
-    server.remove()
+    (cluster or server).remove()
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,7 @@ def stack(
     """A running application."""
     kind: Kind = request.param
     database: World | Path
+    read_url = None
     if kind.backend == "sqlite":
         database = tmp_path_factory.mktemp(str(kind)) / "contract.sqlite3"
         with closing(sqlite3.connect(database)) as connection:
@@ -57,8 +59,8 @@ def stack(
         url = f"sqlite:///{database}"
     else:
         database = world = request.getfixturevalue("world")
-        url = world.url
-    with kind.server(url) as server:
+        url, read_url = world.url, world.read_url
+    with kind.server(url, read_url=read_url) as server:
         yield Stack(kind, server, database)
         server.stop()
         assert not [text for text in LEFT_BEHIND if text in server.log], server.log

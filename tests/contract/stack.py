@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
 
+    from tests.support.cluster import PostgresCluster
     from tests.support.postgres import PostgresServer
 
 Adapter = Literal["litestar", "starlette", "fastapi"]
@@ -48,7 +49,10 @@ LEFT_BEHIND = (
 
 
 def through() -> str:
-    """What stands between the applications and PostgreSQL in this run: nothing, or "pgbouncer"."""
+    """What stands between the applications and PostgreSQL in this run.
+
+    Nothing, "pgbouncer", or "replica": read sessions use a standby.
+    """
     return os.environ.get("CONTRACT_THROUGH", "")
 
 
@@ -62,11 +66,17 @@ class Kind(NamedTuple):
     def __str__(self) -> str:
         return "-".join(self)
 
-    def server(self, url: str, *, pool: str = "2 1 1.5") -> AsgiServer:
+    def server(self, url: str, *, pool: str = "2 1 1.5", read_url: str | None = None) -> AsgiServer:
         """A process that serves it; not started yet."""
+        replica = {"CONTRACT_READ_URL": read_url} if read_url else {}
         return AsgiServer(
             f"tests.contract.apps.{self.adapter}_app:app",
-            env={"CONTRACT_URL": url, "CONTRACT_COMMIT": self.mode, "CONTRACT_POOL": pool},
+            env={
+                "CONTRACT_URL": url,
+                "CONTRACT_COMMIT": self.mode,
+                "CONTRACT_POOL": pool,
+                **replica,
+            },
             options=("--no-access-log", "--log-level", "warning"),
         )
 
@@ -82,10 +92,11 @@ def client_of(server: AsgiServer, **settings: Any) -> httpx.AsyncClient:
 
 
 class World:
-    """A PostgreSQL server of this process, perhaps a PgBouncer, and a relay before them."""
+    """A PostgreSQL server of this process, perhaps a PgBouncer or a standby, and a relay."""
 
-    def __init__(self, postgres: PostgresServer) -> None:
+    def __init__(self, postgres: PostgresServer, cluster: PostgresCluster | None = None) -> None:
         self.postgres = postgres
+        self.cluster = cluster
         self.direct_url = postgres.create_database("contract")
         postgres.psql(tables.POSTGRESQL, "contract")
         self.bouncer: PgBouncer | None = None
@@ -103,6 +114,11 @@ class World:
     def url(self) -> str:
         """The database behind the relay."""
         return self.relay.url(self._before_url)
+
+    @property
+    def read_url(self) -> str | None:
+        """The standby, when there is one; not behind the relay."""
+        return self.cluster.standbys[0].url("contract") if self.cluster else None
 
     def repair(self) -> None:
         """End every fault."""
@@ -284,6 +300,21 @@ class Case:
             return text in self.log
 
         await self.until(found, f"logged: {text}")
+
+    async def until_replicated(self) -> None:
+        """Where there is a standby, wait until it has all rows and is what read sessions use."""
+        cluster = self.stack.database.cluster if isinstance(self.stack.database, World) else None
+        if cluster is None:
+            return
+        cluster.catch_up()
+        used = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%FROM notes%'"
+        mine = " AND pid <> pg_backend_pid()"
+
+        async def read() -> bool:
+            await self.post("/read/count")
+            return cluster.standbys[0].psql(used + mine) != "0"
+
+        await self.until(read, "reads from the standby")
 
     async def until_running(self, pattern: str) -> None:
         """Wait until the server works on such a statement."""

@@ -155,6 +155,7 @@ async def test_an_isolation_level_of_the_request_takes_effect(case: Case) -> Non
 @everywhere
 async def test_a_read_session_reads_what_is_stored(case: Case) -> None:
     await case.post("/do/store")
+    await case.until_replicated()
     seen = await case.post("/read/count")
     await case.proves(seen, status=200, stored=[""])
     assert seen.data == {"count": 1}
