@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ adapters = pytest.mark.parametrize("make", [litestar_app, starlette_app, fastapi
 
 @pytest.fixture
 def config(sqlite_url: str) -> DatabaseConfig:
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()  # what other tests left has warnings of its own
     SEEN.clear()
     return DatabaseConfig(url=sqlite_url)
 
