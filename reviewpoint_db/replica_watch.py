@@ -188,7 +188,7 @@ class ReplicaWatch:
                 await self._note_primary(primary, log)
                 # One by itself, so that a silent one keeps nobody's news back.
                 await asyncio.gather(
-                    *(self._look(number, host, log) for number, host in enumerate(replicas))
+                    *(self._look(number, host, log, ended) for number, host in enumerate(replicas))
                 )
                 await asyncio.to_thread(ended.wait, self._interval)
         finally:
@@ -204,12 +204,16 @@ class ReplicaWatch:
             else:
                 log.note(lsn_of(place), at)
 
-    async def _look(self, number: int, host: _Host, log: PrimaryLog) -> None:
+    async def _look(
+        self, number: int, host: _Host, log: PrimaryLog, ended: threading.Event
+    ) -> None:
         try:
             in_recovery, replayed = await host.ask(_REPLICA)
         except Exception as error:  # noqa: BLE001 - whatever it is, the host has not answered
-            self._tell(number, Seen(error=safe_error(error)))
-            return
-        place = lsn_of(replayed) if replayed else 0
-        lag = log.lag(place) if in_recovery else None
-        self._tell(number, Seen(in_recovery=in_recovery, replayed=place, lag=lag))
+            seen = Seen(error=safe_error(error))
+        else:
+            place = lsn_of(replayed) if replayed else 0
+            lag = log.lag(place) if in_recovery else None
+            seen = Seen(in_recovery=in_recovery, replayed=place, lag=lag)
+        if not ended.is_set():  # an answer that comes after the stop brings no host back
+            self._tell(number, seen)

@@ -251,7 +251,8 @@ class Replicas:
         """
         if host.seen is not None and host.seen.replayed >= place:
             return True
-        if place > _HIGHEST:
+        # One that was promoted replays nothing any more.
+        if place > _HIGHEST or (host.seen is not None and not host.seen.in_recovery):
             return False
         deadline = time.monotonic() + timeout
         engine = read_engine_of(host.engines.current())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
-from reviewpoint_db.replica_watch import PrimaryLog, Seen, lsn_of
+from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, lsn_of
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
 
@@ -132,6 +133,29 @@ class TestTurns:
         replicas.tell(0, Seen(lag=0.1, replayed=5))
         assert await replicas.caught_up(replicas.hosts[0], 5, 0)
         assert not await replicas.caught_up(replicas.hosts[0], LATER, 5)
+
+    async def test_one_that_was_promoted_is_not_awaited(self) -> None:
+        """It replays nothing any more: each read would wait for the whole bound, for nothing."""
+        _, replicas = replicas_of(config())
+        replicas.tell(0, Seen(in_recovery=False, replayed=5))
+        started = time.monotonic()
+        assert not await replicas.caught_up(replicas.hosts[0], 6, 30)
+        assert time.monotonic() - started < 5
+
+    async def test_an_answer_after_the_stop_brings_no_host_back(self) -> None:
+        told: list[Seen] = []
+        ended = threading.Event()
+
+        class Slow:
+            async def ask(self, _question: str) -> tuple[bool, str]:
+                ended.set()
+                return True, "0/5"
+
+        slow: Any = Slow()
+        nobody: Any = None
+        watch = ReplicaWatch(nobody, [], limit=1, tell=lambda _, seen: told.append(seen))
+        await watch._look(0, slow, PrimaryLog(), ended)
+        assert told == []
 
     async def test_health_and_metrics_tell_of_each(self) -> None:
         from reviewpoint_db.endpoints.debug import debug
