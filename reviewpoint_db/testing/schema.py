@@ -28,8 +28,8 @@ class Schema:
 
     Args:
         metadata: Its tables are created; None where migrations make them.
-        alembic_config: alembic's `Config` or the path of its ini file; or the configuration of
-            advanced-alchemy, ours included.
+        alembic_config: alembic's `Config` or the path of its ini file; or advanced-alchemy's
+            `AlembicAsyncConfig`, or a whole configuration of its, ours included.
         seed: Adds rows; they are committed.
     """
 
@@ -70,6 +70,11 @@ class Schema:
 
 
 def _migrate(config: Any, url: str) -> None:
+    normal = DatabaseConfig(url=url).sqlalchemy_url.render_as_string(hide_password=False)
+    if hasattr(config, "version_table_name"):  # what a plugin takes as `alembic_config`
+        from advanced_alchemy.config import SQLAlchemyAsyncConfig
+
+        config = SQLAlchemyAsyncConfig(connection_string=normal, alembic_config=config)
     if hasattr(config, "alembic_config"):
         from advanced_alchemy.alembic.commands import AlembicCommands
 
@@ -79,7 +84,6 @@ def _migrate(config: Any, url: str) -> None:
     from alembic.config import Config
 
     made = Config(str(config)) if isinstance(config, str | Path) else config
-    normal = DatabaseConfig(url=url).sqlalchemy_url.render_as_string(hide_password=False)
     made.set_main_option("sqlalchemy.url", normal.replace("%", "%%"))
     command.upgrade(made, "head")
 
