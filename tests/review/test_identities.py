@@ -45,9 +45,9 @@ async def test_a_conflict_of_identities_is_told_without_them(sqlite_url: str) ->
             loaded = await load(session)
         async with database.session() as session:
             known = await load(session)
-            with pytest.raises(InvalidRequestError, match=SECRET) as caught:
+            with pytest.raises(InvalidRequestError, match="another instance with key") as caught:
                 session.add(loaded)
-    assert SECRET not in safe_error(caught.value)
+    assert SECRET not in str(caught.value) + safe_error(caught.value)
     assert known.address == SECRET
     assert "another instance with key" in safe_error(caught.value)
 
