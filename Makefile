@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help run browser openssl pgbouncer test test-scale test-lowest check format coverage bench mutants wheel constraints docs clean
+.PHONY: help run browser openssl servers test test-scale test-lowest check format coverage bench mutants wheel constraints docs clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -79,21 +79,23 @@ openssl:
 		echo "tests/test_tls.py needs openssl: apt-get install -y openssl"; \
 	fi
 
-# Several of tests/scale go through a real PgBouncer; they fail, and say so, where there is none.
-pgbouncer:
-	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer && exit 0; \
+# Of tests/scale some go through a real PgBouncer, and one needs etcd, for Patroni; they fail, and say so,
+# where there is none.
+servers:
+	@PATH="$$PATH:/usr/sbin"; \
+	command -v pgbouncer >/dev/null && command -v etcd >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends pgbouncer; \
+			apt-get install -y -qq --no-install-recommends pgbouncer etcd-server; \
 	else \
-		echo "tests/scale needs PgBouncer: apt-get install -y pgbouncer"; \
+		echo "tests/scale needs PgBouncer and etcd: apt-get install -y pgbouncer etcd-server"; \
 	fi
 
 test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)
 	@echo "Left out: $(SCALE) (replicas, failover, PgBouncer, several processes): make test-scale"
 
-test-scale: $(VENV)/.dev pgbouncer ## Run the tests with replicas, failover, PgBouncer and several processes.
+test-scale: $(VENV)/.dev servers ## Run the tests with replicas, failover, PgBouncer and several processes.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(SCALE)
 
 test-lowest: $(LOWEST)/.test browser openssl ## Run the tests on the lowest versions that pyproject.toml allows.
@@ -111,7 +113,7 @@ format: $(VENV)/.dev ## Let ruff format the code and fix what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: $(VENV)/.dev browser openssl pgbouncer ## Run all tests and demand 100% branch coverage of the package.
+coverage: $(VENV)/.dev browser openssl servers ## Run all tests and demand 100% branch coverage of the package.
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 	$(BIN)/coverage combine --quiet

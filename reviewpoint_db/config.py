@@ -376,7 +376,7 @@ class DatabaseConfig(
             **target.arguments,
             "server_settings": {
                 "application_name": self._application_name(),
-                **_KEEPALIVES,
+                **(_KEEPALIVES if self.pgbouncer is None else {}),  # else it is in between
                 **target.arguments.get("server_settings", {}),
             },
         }

@@ -519,3 +519,13 @@ def test_a_hostile_password_is_used_and_never_shown(before: str, after: str, enc
             assert not encode or config.sqlalchemy_url.password == password
         assert START not in shown
         assert END not in shown
+
+
+@pytest.mark.parametrize(("declared", "asked"), [(None, True), (False, False), (True, False)])
+def test_the_keepalive_is_asked_of_a_server_and_of_no_pgbouncer(
+    declared: bool | None, asked: bool
+) -> None:
+    """Which refuses a login for it; in session mode (False) too."""
+    config = DatabaseConfig(url="postgresql://ann@db/papers", pgbouncer=declared)
+    settings = config.connect_args()["server_settings"]
+    assert any(name.startswith("tcp_") for name in settings) is asked

@@ -39,7 +39,7 @@ def lost(cluster: PostgresCluster, stored: dict[str, float]) -> set[str]:
 
 
 async def test_ten_promotions_in_a_row_lose_no_acknowledged_row(cluster: PostgresCluster) -> None:
-    """In turn: an orderly shutdown, a crash, a server that is frozen."""
+    """In turn a crash and an orderly shutdown; each time writes go on within `WITHIN` seconds."""
     pauses = []
     async with writing(cluster.url("contract")) as writers:
         for turn in range(10):
