@@ -526,8 +526,8 @@ MUTANTS = [
         "pool.py",
         "        self._supply.retire()\n",
         "",
-        "tests/test_hosts.py",
-        "refused_by_a_standby",
+        "tests/test_pool.py",
+        "retiring_replaces",
     ),
     Mutant(
         "a failover leaves the connections in use",

@@ -830,6 +830,24 @@ async def test_a_forgotten_connection_is_returned_by_the_garbage_collector(
 # -- the whole pool -----------------------------------------------------------------------------
 
 
+async def test_retiring_replaces_what_is_idle_at_once_and_the_rest_at_its_return(
+    postgres_url: str,
+) -> None:
+    async with engine_with_pool(postgres_url, size=3, max_overflow=0) as engine:
+        pool = pool_of(engine)
+        *idle, used = await hold(engine, 3)
+        await release(idle)
+        pool.retire("the server is another one now")
+        assert pool.checkedin() == 0
+        await until(lambda: pool.total() == 1)
+        await release([used])
+        await until(lambda: pool.total() == 0)
+        assert await ask(engine) == 1
+        # Where each server refuses, once a second is enough.
+        pool.retire("again")
+        assert pool.checkedin() == 1
+
+
 async def test_dispose_closes_what_is_idle_and_later_what_comes_back(
     postgres_url: str, postgres: RemoteServer
 ) -> None:
