@@ -59,37 +59,28 @@ run: $(VENV)/.run ## Serve the example application on http://127.0.0.1:8000.
 	@echo
 	$(BIN)/python -m uvicorn example_app.app:app --host 127.0.0.1 --port $(PORT)
 
-# The live page is tested in a real browser; its tests fail, and say so, where there is none.
+# Debian's packages, installed for root where a program of theirs is missing; else it is said what needs
+# them, and its tests fail.
+define debian # programs, packages, what needs them
+	@PATH="$$PATH:/usr/sbin"; missing=; \
+	for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
+	test -n "$$missing" || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $(2); \
+	else \
+		echo "$(3) needs them: apt-get install -y $(2)"; \
+	fi
+endef
+
 browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
-	else \
-		echo "tests/browser needs a browser: apt-get install -y chromium chromium-driver"; \
-	fi
+	$(call debian,chromium chromedriver,chromium chromium-driver,tests/browser)
 
-# The certificates of tests/test_tls.py are made by it.
 openssl:
-	@command -v openssl >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends openssl; \
-	else \
-		echo "tests/test_tls.py needs openssl: apt-get install -y openssl"; \
-	fi
+	$(call debian,openssl,openssl,tests/test_tls.py)
 
-# Of tests/scale some go through a real PgBouncer, and one needs etcd, for Patroni; they fail, and say so,
-# where there is none.
 servers:
-	@PATH="$$PATH:/usr/sbin"; \
-	command -v pgbouncer >/dev/null && command -v etcd >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends pgbouncer etcd-server; \
-	else \
-		echo "tests/scale needs PgBouncer and etcd: apt-get install -y pgbouncer etcd-server"; \
-	fi
+	$(call debian,pgbouncer etcd,pgbouncer etcd-server,tests/scale)
 
 test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)

@@ -26,7 +26,6 @@ from loguru import logger
 from msgspec.structs import replace
 from sqlalchemy import text
 
-from reviewpoint_db import pgbouncer
 from reviewpoint_db.budget import Budget
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
@@ -151,13 +150,12 @@ async def _asked(
             )
         ]
     findings = []
-    # CockroachDB has no such limit; the clients of a PgBouncer are limited by its max_client_conn, which the server does not know.
+    # CockroachDB has no such limit; PgBouncer's own pools are what must fit, and the server does not
+    # know how many clients it takes.
     config = database.config
     counted = config.backend == "postgresql" and not config.is_cockroachdb
-    direct = counted and not pgbouncer.answers(database.engine)
-    if processes is not None and direct:
-        pools = _pools(database, processes)
-        findings += await _bounded("RPDB005", database, pools)
+    if processes is not None and counted and not answers(database.engine):
+        findings += await _bounded("RPDB005", database, _pools(database, processes))
     if migrations is not None and migrations.present():
         findings += await _bounded("RPDB006", database, _migrations(database, migrations))
     return findings
@@ -242,8 +240,6 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
     async with database.read_session(origin="system checks") as session:
         settings = {name: int(value) for name, value in await session.execute(query)}
         others = int((await session.execute(counting, own)).scalar_one())
-    if answers(database.engine):
-        return []  # PgBouncer's own pools are what must fit
     limit = settings.pop("max_connections")
     reserved = sum(settings.values())
     return _over(Budget.of(database.config, processes, limit, reserved=reserved, others=others))

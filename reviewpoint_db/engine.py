@@ -33,7 +33,7 @@ from reviewpoint_db.sqlstate import (
     is_disconnect,
 )
 
-__all__ = ["adopt_engine", "backend_of", "create_engine", "elastic_pool"]
+__all__ = ["adopt_engine", "backend_of", "connect_args_of", "create_engine", "elastic_pool"]
 
 #: The mark of an error that COMMIT raised.
 _IN_COMMIT: Final = "reviewpoint_db_in_commit"
@@ -50,6 +50,11 @@ def backend_of(config: DatabaseConfig) -> Backend:
     if config.is_cockroachdb:
         return CockroachDB(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
     return PostgreSQL(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
+
+
+def connect_args_of(config: DatabaseConfig) -> dict[str, Any]:
+    """Return all of the driver's arguments; those of the application's `engine_options` win."""
+    return {**config.connect_args(), **config.engine_options.get("connect_args", {})}
 
 
 def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:
@@ -79,10 +84,7 @@ def create_engine(
     started = time.perf_counter()
     backend = backend_of(config)
     options: dict[str, Any] = dict(config.engine_options)
-    options["connect_args"] = connect_args or {
-        **config.connect_args(),
-        **options.get("connect_args", {}),
-    }
+    options["connect_args"] = connect_args or connect_args_of(config)
     if len(hosts := options["connect_args"].get("host", ())) > 1 and not isinstance(hosts, str):
         options["connect_args"].setdefault("async_creator_fn", connect_first)
     options.setdefault("hide_parameters", True)

@@ -21,10 +21,10 @@ from sqlalchemy.util import await_only
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.engine import create_engine, elastic_pool
+from reviewpoint_db.engine import connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.loops import EnginesByLoop
 from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, lsn_of
-from reviewpoint_db.session import ReadSource, read_engine_of
+from reviewpoint_db.session import LATER, ReadSource, read_engine_of
 
 __all__ = ["Replica", "ReplicaState", "Replicas"]
 
@@ -32,8 +32,6 @@ State = Literal["unknown", "reading", "lagging", "dead"]
 _Loop = asyncio.AbstractEventLoop
 #: Seconds between two looks at a replica that is awaited.
 _STEP: Final = 0.01
-#: A place beyond it is nowhere in the log: it stands for "the primary alone has it".
-_HIGHEST: Final = (1 << 63) - 1
 _REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn()::text")
 
 
@@ -153,10 +151,11 @@ class Replicas:
             config = self._config()
             url = config.read_sqlalchemy_url
             assert url is not None  # the watch and the engines end with it
-            options: dict[str, Any] = dict(config.engine_options.get("connect_args", {}))
-            arguments = {**config.connect_args(read=True), **options}
+            own = config.connect_args(read=True)
+            options = config.engine_options.get("connect_args", {})
+            arguments: dict[str, Any] = {**own, **options}
             arguments["server_settings"] = {
-                **config.connect_args(read=True)["server_settings"],
+                **own["server_settings"],
                 **options.get("server_settings", {}),
                 # So that the server itself refuses what gets past us.
                 "default_transaction_read_only": "on",
@@ -178,8 +177,7 @@ class Replicas:
     def _make_watch(self) -> ReplicaWatch:
         def primary() -> Address:
             config = self._config()
-            options = config.engine_options.get("connect_args", {})
-            return Address(config.sqlalchemy_url, {**config.connect_args(), **options})
+            return Address(config.sqlalchemy_url, connect_args_of(config))
 
         return ReplicaWatch(
             primary, [host.address for host in self.hosts], limit=self._limit, tell=self.tell
@@ -252,7 +250,7 @@ class Replicas:
         if host.seen is not None and host.seen.replayed >= place:
             return True
         # One that was promoted replays nothing any more.
-        if place > _HIGHEST or (host.seen is not None and not host.seen.in_recovery):
+        if place == LATER or (host.seen is not None and not host.seen.in_recovery):
             return False
         deadline = time.monotonic() + timeout
         engine = read_engine_of(host.engines.current())

@@ -40,10 +40,10 @@ class SocketRefusal:
         retry_after: What a 503 asks the client to wait, in seconds.
     """
 
-    __slots__ = ("_closed", "_open", "_retry_after", "_scope", "_send", "failure")
+    __slots__ = ("_closed", "_may_deny", "_open", "_retry_after", "_send", "failure")
 
     def __init__(self, scope: Scope, send: Send, retry_after: float) -> None:
-        self._scope = scope
+        self._may_deny = _DENIAL in (scope.get("extensions") or {})
         self._send = send
         self._retry_after = retry_after
         self._open = False
@@ -75,7 +75,7 @@ class SocketRefusal:
         self._closed = True
         if not mark_as_logged(error):
             logger.warning("{} answered with 503: {}", describe_origin(), safe_error(error))
-        if self._open or _DENIAL not in (self._scope.get("extensions") or {}):
+        if self._open or not self._may_deny:
             close = {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": answer.detail}
             await self._send(close)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from example_app.app import create_app
 from reviewpoint_db import DatabaseConfig, PoolConfig
 from tests.example.service import example, serving
 from tests.support.asgi import client, running
+from tests.support.commands import output_of
 from tests.support.server import ROOT, AsgiServer
 
 if TYPE_CHECKING:
@@ -27,17 +27,8 @@ if TYPE_CHECKING:
 def litestar(folder: Path, url: str, *arguments: str) -> str:
     """Run `litestar --app example_app.app:app ...` and return what it prints."""
     environment = os.environ | {"REVIEWPOINT_DB_URL": url, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "litestar", "--app", "example_app.app:app", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    command = [sys.executable, "-m", "litestar", "--app", "example_app.app:app", *arguments]
+    return output_of(command, folder, environment)
 
 
 def totals(url: str) -> tuple[int, int]:

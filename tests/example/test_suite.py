@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import output_of
 
 ROOT = Path(__file__).parents[2]
 SUITE = "example_app/tests"
@@ -20,14 +21,10 @@ def test_the_examples_own_suite_passes(database_url: str, workers: str) -> None:
         for name, value in os.environ.items()
         if not name.startswith(("REVIEWPOINT", "DATABASE_URL", "PYTEST"))
     }
-    done = subprocess.run(
+    printed = output_of(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", workers, SUITE],
-        cwd=ROOT,
-        env={**environment, "REVIEWPOINT_DB_URL": database_url},
-        capture_output=True,
-        text=True,
+        ROOT,
+        {**environment, "REVIEWPOINT_DB_URL": database_url},
         timeout=120,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "6 passed" in printed

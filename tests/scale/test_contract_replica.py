@@ -7,14 +7,9 @@ standby is not behind the relay); and what exhausts the primary's pool, which is
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.server import ROOT
+from tests.support.contract import contract_holds
 
 
 @pytest.mark.parametrize(
@@ -23,19 +18,4 @@ from tests.support.server import ROOT
 )
 def test_the_contract_holds_with_a_replica(kinds: str) -> None:
     """One adapter in both modes, the others in one; each in a pytest of its own."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
-    }
-    command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "-p", "no:cacheprovider"]
-    finished = subprocess.run(
-        [*command, "-n", "2", "--dist", "worksteal", "-k", f"{kinds}-postgresql"],
-        cwd=ROOT,
-        env={**environment, "CONTRACT_THROUGH": "replica"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
-    passed = re.search(r"(\d+) passed", finished.stdout)
-    assert passed and int(passed[1]) > 75, finished.stdout[-500:]
+    contract_holds("replica", f"{kinds}-postgresql", at_least=75)

@@ -19,6 +19,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are one more dependency
 from sqlalchemy import make_url
 
+from tests.support.commands import output_of
 from tests.support.postgres import HOST, RemoteServer, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -70,17 +71,7 @@ def app(postgres_url: str, tmp_path: Path) -> Path:
 
 
 def run(command: list[str], container: dict[str, Any], folder: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment_of(container, folder),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return output_of(command, folder, environment_of(container, folder))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from tests.support.binaries import server_identity
 from tests.support.postgres import HOST, free_port
+from tests.support.server import accepts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,7 +115,7 @@ class PgBouncer:
             **server_identity(),
         )
         deadline = time.monotonic() + 10
-        while not _accepts(self.port):
+        while not accepts(self.port):
             if not self.running or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"PgBouncer did not start:\n{self.log}")
@@ -156,11 +156,3 @@ class PgBouncer:
         if identity := server_identity():
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, identity["user"], identity["group"])
-
-
-def _accepts(port: int) -> bool:
-    try:
-        with socket.create_connection((HOST, port), timeout=1):
-            return True
-    except OSError:
-        return False

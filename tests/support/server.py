@@ -114,7 +114,7 @@ class AsgiServer:
         while True:
             self.port = free_port()
             self._launch()
-            while not _accepts(self.port):
+            while not accepts(self.port):
                 if not self.running:
                     break
                 if time.monotonic() > deadline:
@@ -260,7 +260,8 @@ class RawRequest:
             self._http.receive_data(data)
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
     try:
         with socket.create_connection((HOST, port), timeout=1):
             return True
