@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 
+from reviewpoint_db.forks import on_fork
 from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
 from reviewpoint_db.slowest import Slowest
@@ -114,6 +115,12 @@ class Activity:
         self._sinks: tuple[Sink, ...] = ()
         # Reentrant: the garbage collector may return a connection while this thread has it.
         self._lock = threading.RLock()
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, where nobody holds or awaits anything."""
+        self._lock = threading.RLock()
+        self._holders, self._waiters = set(), set()
 
     # -- connections --------------------------------------------------------------------------
 

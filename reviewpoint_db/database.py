@@ -20,8 +20,9 @@ from reviewpoint_db.activity import Activity
 from reviewpoint_db.after_commit import until_run
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
-from reviewpoint_db.disposal import dispose, until_returned
+from reviewpoint_db.disposal import dispose_all, until_returned
 from reviewpoint_db.engine import backend_of, create_engine
+from reviewpoint_db.forks import on_fork
 from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
 from reviewpoint_db.live import Live
@@ -125,6 +126,12 @@ class Database:
             autoflush=False,
             **SESSION_DEFAULTS,
         )
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, as a database that was not started."""
+        self.started = self.draining = False
+        self._tasks, self._closings = set(), set()
 
     def __repr__(self) -> str:
         """Show name and address, without credentials."""
@@ -228,11 +235,9 @@ class Database:
         closings = {task for task in self._closings if task.get_loop() is here}
         if closings:
             await asyncio.wait(closings, timeout=CLOSE_TIMEOUT)
-        engine = self._engines.take(here)
-        if engine is not None:
-            await dispose(engine, here)
-        for replica in self.replicas.take(here) if self.replicas is not None else ():
-            await dispose(replica, here)
+        own = self._engines.take(here)
+        replicas = self.replicas.take(here) if self.replicas is not None else []
+        await dispose_all((here, engine) for engine in (own, *replicas) if engine is not None)
         # Only now: the last one to leave would take the engine of a loop that is about to end.
         if not self._started_loops.leave(here):
             return
@@ -241,8 +246,7 @@ class Database:
         if self.replicas is not None:
             await asyncio.to_thread(self.replicas.stop)
         await self.drain()
-        for loop, engine in self.take_engines():
-            await dispose(engine, loop)
+        await dispose_all(self.take_engines())
         if self._memory is not None:
             self._memory.remove()
             self._memory = None

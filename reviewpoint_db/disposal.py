@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from reviewpoint_db.engine import elastic_pool
 from reviewpoint_db.pool import CLOSE_TIMEOUT
 
-__all__ = ["dispose", "until_returned"]
+__all__ = ["dispose", "dispose_all", "until_returned"]
 
 #: Seconds between two looks at what is still in use.
 _STEP: Final = 0.02
@@ -67,6 +67,17 @@ async def dispose(engine: AsyncEngine, loop: asyncio.AbstractEventLoop | None) -
     pool = elastic_pool(engine)
     if pool is not None:
         pool.abandon()
+
+
+async def dispose_all(
+    engines: Iterable[tuple[asyncio.AbstractEventLoop | None, AsyncEngine]],
+) -> None:
+    """Dispose of engines at the same time: of several hosts that are frozen each has a bound.
+
+    Args:
+        engines: Each with the loop that uses it.
+    """
+    await asyncio.gather(*(dispose(engine, loop) for loop, engine in engines))
 
 
 async def _dispose_here(engine: AsyncEngine) -> None:

@@ -52,9 +52,24 @@ def backend_of(config: DatabaseConfig) -> Backend:
     return PostgreSQL(password_rotates=config.password_rotates, pgbouncer=config.pgbouncer)
 
 
-def connect_args_of(config: DatabaseConfig) -> dict[str, Any]:
-    """Return all of the driver's arguments; those of the application's `engine_options` win."""
-    return {**config.connect_args(), **config.engine_options.get("connect_args", {})}
+def connect_args_of(config: DatabaseConfig, *, read: bool = False) -> dict[str, Any]:
+    """Return all of the driver's arguments; those of the application's `engine_options` win.
+
+    So does each of its `server_settings` by itself: who names one keeps the others of ours.
+
+    Args:
+        config: The settings.
+        read: For the replica.
+    """
+    own = config.connect_args(read=read)
+    given = config.engine_options.get("connect_args", {})
+    arguments = {**own, **given}
+    if "server_settings" in own:
+        arguments["server_settings"] = {
+            **own["server_settings"],
+            **(given.get("server_settings") or {}),
+        }
+    return arguments
 
 
 def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:

@@ -15,7 +15,7 @@ from reviewpoint_db.stacks import stack_of_thread, where
 if TYPE_CHECKING:
     from reviewpoint_db.activity import Activity
 
-__all__ = ["BEAT", "LATE", "Beat", "beat_of"]
+__all__ = ["BEAT", "LATE", "Beat", "beat_of", "forget_beats"]
 
 #: Seconds that the event loop may be late before it is named.
 LATE: Final = 0.5
@@ -39,6 +39,13 @@ def beat_of(activity: Activity) -> Beat:
             beat = _beats[loop] = Beat(loop)
         beat.told_to = (*beat.told_to, activity)
         return beat
+
+
+def forget_beats() -> None:
+    """Begin anew in a forked child, which runs none of its parent's loops."""
+    global _lock  # noqa: PLW0603 - a thread of the parent may have had the other
+    _lock = threading.RLock()
+    _beats.clear()
 
 
 class Beat:

@@ -7,7 +7,6 @@ was closed loses its engine without being touched; after a fork the child starts
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.engine import elastic_pool
+from reviewpoint_db.forks import on_fork
 
 __all__ = ["EnginesByLoop", "StartedLoops"]
 
@@ -31,21 +31,20 @@ class EnginesByLoop:
     def __init__(self, create: Callable[[], AsyncEngine]) -> None:
         self._create = create
         self._lock = threading.RLock()
-        self._pid = os.getpid()
         self._engines: dict[_Loop, AsyncEngine] = {}
         self._unadopted: AsyncEngine | None = None
         # What a fork inherited is never collected: closing it would disturb the parent.
         self._inherited: list[object] = []
         self._latest: tuple[_Loop, AsyncEngine] | None = None
+        on_fork(self)
 
     def current(self) -> AsyncEngine:
         """Return the running loop's engine; without a loop, the one that the first loop adopts."""
         loop = _running_loop()
         latest = self._latest
-        if latest is not None and latest[0] is loop and self._pid == os.getpid():
+        if latest is not None and latest[0] is loop:
             return latest[1]
         with self._lock:
-            self._forget_parent()
             if loop is None:
                 engine = self._unadopted or next(iter(self._engines.values()), None)
                 if engine is None:
@@ -62,7 +61,6 @@ class EnginesByLoop:
     def existing(self) -> AsyncEngine | None:
         """Return what `current()` would, without making an engine."""
         with self._lock:
-            self._forget_parent()
             loop = _running_loop()
             if loop is not None and loop in self._engines:
                 return self._engines[loop]
@@ -73,7 +71,6 @@ class EnginesByLoop:
     def all(self) -> tuple[AsyncEngine, ...]:
         """Return the engines of all open loops."""
         with self._lock:
-            self._forget_parent()
             self._drop_closed_loops()
             unadopted = (self._unadopted,) if self._unadopted else ()
             return (*self._engines.values(), *unadopted)
@@ -81,14 +78,12 @@ class EnginesByLoop:
     def with_loops(self) -> list[tuple[_Loop, AsyncEngine]]:
         """Return the engines of all open loops, each with its loop."""
         with self._lock:
-            self._forget_parent()
             self._drop_closed_loops()
             return [*self._engines.items()]
 
     def take(self, loop: _Loop) -> AsyncEngine | None:
         """Remove the engine of one loop, for the caller to dispose of."""
         with self._lock:
-            self._forget_parent()
             if self._latest is not None and self._latest[0] is loop:
                 self._latest = None
             return self._engines.pop(loop, None)
@@ -96,7 +91,6 @@ class EnginesByLoop:
     def take_all(self) -> Iterator[tuple[_Loop | None, AsyncEngine]]:
         """Remove every engine, with its loop, for the caller to dispose of."""
         with self._lock:
-            self._forget_parent()
             self._drop_closed_loops()
             taken: list[tuple[_Loop | None, AsyncEngine]] = [*self._engines.items()]
             if self._unadopted is not None:
@@ -112,11 +106,11 @@ class EnginesByLoop:
                 pool.abandon()
             self._latest = None
 
-    def _forget_parent(self) -> None:
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._inherited.append((self._engines, self._unadopted, self._latest))
-            self._engines, self._unadopted, self._latest = {}, None, None
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child."""
+        self._lock = threading.RLock()
+        self._inherited.append((self._engines, self._unadopted, self._latest))
+        self._engines, self._unadopted, self._latest = {}, None, None
 
 
 class StartedLoops:
@@ -130,6 +124,12 @@ class StartedLoops:
         self._lock = threading.Lock()
         self._loops: set[_Loop] = set()
         self._inner: Counter[_Loop] = Counter()
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child, which runs none of its parent's loops."""
+        self._lock = threading.Lock()
+        self._loops, self._inner = set(), Counter()
 
     def enter(self, loop: _Loop) -> bool:
         """Note the start in a loop, and return whether it is the only one."""

@@ -116,7 +116,7 @@ class _Host:
             raise
 
     async def close(self) -> None:
-        """Cut the connection."""
+        """Cut the connection; asyncpg says goodbye first, and awaits nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -132,6 +132,30 @@ def _engine_of(address: Address) -> AsyncEngine:
     # Without named statements it works behind a pooler too.
     arguments = {**address.connect_args, "statement_cache_size": 0, "timeout": _TIMEOUT}
     return create_async_engine(address.url, poolclass=NullPool, connect_args=arguments)
+
+
+class _End:
+    """The end of one thread's measuring, which another thread brings about."""
+
+    def __init__(self) -> None:
+        self.has_come = False
+        self._lock = threading.Lock()
+        self._interrupt: Callable[[], object] | None = None
+
+    def come(self) -> None:
+        """Interrupt what is under way."""
+        with self._lock:
+            self.has_come = True
+            interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended by itself
+                interrupt()
+
+    def cancels(self, task: asyncio.Task[None]) -> None:
+        """Have a task cancelled when the end comes; one that is done already stays as it is."""
+        loop = task.get_loop()
+        with self._lock:
+            self._interrupt = lambda: loop.call_soon_threadsafe(task.cancel)
 
 
 class ReplicaWatch:
@@ -156,44 +180,52 @@ class ReplicaWatch:
         self._interval = max(min(_INTERVAL, limit / 4), _SHORTEST)
         self._tell = tell
         self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
+        self._end = _End()
 
     @property
     def running(self) -> bool:
-        """Whether it measures; after a fork it does not."""
+        """Whether it measures."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Begin."""
-        self._ended = ended = threading.Event()
+        # Not in the thread: a fork in the middle of its import would leave the module locked in the child.
+        self._addresses[0]().url.get_dialect().import_dbapi()
+        self._end = end = _End()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._measure(ended)),
+            target=lambda: asyncio.run(self._measure(end)),
             name="reviewpoint_db replicas",
             daemon=True,
         )
         self._thread.start()
 
     def stop(self) -> None:
-        """End; may be called again."""
-        self._ended.set()
+        """End at once, whoever is being asked; may be called again."""
+        self._end.come()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=2 * _TIMEOUT)
 
-    async def _measure(self, ended: threading.Event) -> None:
+    async def _measure(self, end: _End) -> None:
         primary, replicas = _Host(self._addresses[0]), [_Host(each) for each in self._addresses[1]]
+        rounds = asyncio.create_task(self._rounds(primary, replicas, end))
+        end.cancels(rounds)
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                await rounds
+            finally:
+                for host in (primary, *replicas):
+                    await host.close()
+
+    async def _rounds(self, primary: _Host, replicas: list[_Host], end: _End) -> None:
         log = PrimaryLog()
-        try:
-            while not ended.is_set():
-                await self._note_primary(primary, log)
-                # One by itself, so that a silent one keeps nobody's news back.
-                await asyncio.gather(
-                    *(self._look(number, host, log, ended) for number, host in enumerate(replicas))
-                )
-                await asyncio.to_thread(ended.wait, self._interval)
-        finally:
-            for host in (primary, *replicas):
-                await host.close()
+        while not end.has_come:
+            await self._note_primary(primary, log)
+            # One by itself, so that a silent one keeps nobody's news back.
+            await asyncio.gather(
+                *(self._look(number, host, log, end) for number, host in enumerate(replicas))
+            )
+            await asyncio.sleep(self._interval)
 
     async def _note_primary(self, host: _Host, log: PrimaryLog) -> None:
         at = time.monotonic()
@@ -204,9 +236,7 @@ class ReplicaWatch:
             else:
                 log.note(lsn_of(place), at)
 
-    async def _look(
-        self, number: int, host: _Host, log: PrimaryLog, ended: threading.Event
-    ) -> None:
+    async def _look(self, number: int, host: _Host, log: PrimaryLog, end: _End) -> None:
         try:
             in_recovery, replayed = await host.ask(_REPLICA)
         except Exception as error:  # noqa: BLE001 - whatever it is, the host has not answered
@@ -215,5 +245,5 @@ class ReplicaWatch:
             place = lsn_of(replayed) if replayed else 0
             lag = log.lag(place) if in_recovery else None
             seen = Seen(in_recovery=in_recovery, replayed=place, lag=lag)
-        if not ended.is_set():  # an answer that comes after the stop brings no host back
+        if not end.has_come:  # an answer that comes after the stop brings no host back
             self._tell(number, seen)

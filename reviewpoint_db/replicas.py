@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from sqlalchemy import text
@@ -22,6 +21,7 @@ from sqlalchemy.util import await_only
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.engine import connect_args_of, create_engine, elastic_pool
+from reviewpoint_db.forks import on_fork
 from reviewpoint_db.loops import EnginesByLoop
 from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, lsn_of
 from reviewpoint_db.session import LATER, ReadSource, read_engine_of
@@ -141,8 +141,14 @@ class Replicas:
         self._turn = 0
         self._told = False
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._watch = self._make_watch()
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child: nothing measures there, and nothing is known."""
+        self._lock = threading.Lock()
+        self._watch = self._make_watch()
+        self._forget()
 
     # -- hosts --------------------------------------------------------------------------------
 
@@ -151,15 +157,9 @@ class Replicas:
             config = self._config()
             url = config.read_sqlalchemy_url
             assert url is not None  # the watch and the engines end with it
-            own = config.connect_args(read=True)
-            options = config.engine_options.get("connect_args", {})
-            arguments: dict[str, Any] = {**own, **options}
-            arguments["server_settings"] = {
-                **own["server_settings"],
-                **options.get("server_settings", {}),
-                # So that the server itself refuses what gets past us.
-                "default_transaction_read_only": "on",
-            }
+            arguments = connect_args_of(config, read=True)
+            # So that the server itself refuses what gets past us.
+            arguments["server_settings"]["default_transaction_read_only"] = "on"
             arguments.pop("host", None)
             arguments.pop("port", None)
             if host.startswith("/"):
@@ -189,7 +189,7 @@ class Replicas:
         """Return the next replica in turn; None for the primary."""
         if self._config().read_url is None:  # a test has led the database elsewhere
             return None
-        if self._pid != os.getpid() or not self._watch.running:
+        if not self._watch.running:
             self.start()
         usable = self._usable
         if not usable:
@@ -291,15 +291,15 @@ class Replicas:
     def start(self) -> None:
         """Begin to measure, unless that is under way."""
         with self._lock:
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._watch = self._make_watch()
             if self._config().read_url is not None and not self._watch.running:
                 self._watch.start()
 
     def stop(self) -> None:
         """End measuring; until it begins again the primary is read."""
         self._watch.stop()
+        self._forget()
+
+    def _forget(self) -> None:
         for host in self.hosts:
             host.seen = None
             self._set(host, usable=False)

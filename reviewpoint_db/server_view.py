@@ -9,6 +9,7 @@ import msgspec
 
 from reviewpoint_db.beside import beside
 from reviewpoint_db.context import current_origin
+from reviewpoint_db.engine import connect_args_of
 from reviewpoint_db.holder import HolderSnapshot
 from reviewpoint_db.pgbouncer import NOT_AVAILABLE, is_behind
 from reviewpoint_db.redaction import safe_error
@@ -116,7 +117,7 @@ async def look_at_server(database: _Database) -> ServerView:
 
 def application_prefix(config: DatabaseConfig) -> str:
     """The beginning that the `application_name` of all processes of this application has."""
-    name: str = config.connect_args()["server_settings"]["application_name"]
+    name: str = connect_args_of(config)["server_settings"]["application_name"]
     database, at, _ = name.partition("@")
     return database + at if at else name.rstrip("0123456789")
 

@@ -11,7 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from reviewpoint_db.lateness import BEAT, Beat, beat_of
+from reviewpoint_db.forks import on_fork
+from reviewpoint_db.lateness import BEAT, Beat, beat_of, forget_beats
 from reviewpoint_db.stacks import where
 from reviewpoint_db.statements import shape_of
 
@@ -37,12 +38,21 @@ class Watch:
         self._activity = activity
         self._leak_threshold = leak_threshold
         self._idle_threshold = idle_threshold
+        self._begin()
+        on_fork(self)
+
+    def _begin(self) -> None:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._beats: tuple[Beat, ...] = ()
         #: Set while nothing is watched.
         self._ended = threading.Event()
         self._ended.set()
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, which has no thread that watches."""
+        self._begin()
+        forget_beats()
 
     def start(self) -> None:
         """Begin to watch, the running loop first."""

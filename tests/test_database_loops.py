@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-    Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@contextmanager
-def loop_in_a_thread() -> Iterator[Run]:
-    """A loop that runs in a thread of its own; what it yields runs a coroutine in it."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
-        loop.close()
+from tests.support.loops import loop_in_a_thread
 
 
 async def ask(database: Database) -> Any:

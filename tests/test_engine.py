@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
-from reviewpoint_db.engine import adopt_engine, create_engine, elastic_pool
+from reviewpoint_db.engine import adopt_engine, connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     DatabaseUnavailableError,
@@ -71,6 +71,23 @@ async def test_engine_options_may_bring_another_pool_and_connect_arguments(
     async with engine.connect() as connection:
         shown = await connection.execute(text("SHOW application_name"))
         assert shown.scalar_one() == "mine"
+        # Who names one server setting keeps the others of ours.
+        shown = await connection.execute(text("SHOW tcp_keepalives_idle"))
+        assert shown.scalar_one() == "30"
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_each_server_setting_of_the_application_wins_by_itself(read: bool) -> None:
+    """On the primary and on the replicas alike."""
+    url = "postgresql://ann@db/papers"
+    given = {"application_name": "mine", "tcp_keepalives_idle": "5", "jit": "off"}
+    options = {"connect_args": {"server_settings": given, "timeout": 1.0}}
+    config = DatabaseConfig(url=url, read_url=url, engine_options=options)
+    own = DatabaseConfig(url=url, read_url=url).connect_args(read=read)
+    found = connect_args_of(config, read=read)
+    assert found == {**own, "timeout": 1.0, "server_settings": {**own["server_settings"], **given}}
+    assert found["server_settings"]["tcp_user_timeout"] == "60000"
+    assert given.keys() == {"application_name", "tcp_keepalives_idle", "jit"}, "theirs is changed"
 
 
 async def test_a_commit_without_an_answer_has_an_unknown_outcome(

@@ -253,15 +253,12 @@ def test_a_forked_child_starts_with_no_connections_and_leaves_the_parents_alone(
     assert (result.stdout, result.returncode) == ("well\n", 0), result.stderr
 
 
-def test_what_a_fork_inherited_is_kept_and_never_used(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a fork sees it: another process id, and everything else as it was."""
+def test_what_a_fork_inherited_is_kept_and_never_used(sqlite_url: str) -> None:
+    """As the child of a fork sees it."""
     engines = Engines(sqlite_url)
     loop = asyncio.new_event_loop()
     before = loop.run_until_complete(_current(engines))
-    parent = os.getpid()
-    monkeypatch.setattr("reviewpoint_db.loops.os.getpid", lambda: parent + 1)
+    engines.forget_parent()
     assert engines.existing() is None
     after = loop.run_until_complete(_current(engines))
     assert after is not before

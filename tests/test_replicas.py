@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
-from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, lsn_of
+from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, lsn_of
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
 
@@ -144,17 +143,17 @@ class TestTurns:
 
     async def test_an_answer_after_the_stop_brings_no_host_back(self) -> None:
         told: list[Seen] = []
-        ended = threading.Event()
+        end = _End()
 
         class Slow:
             async def ask(self, _question: str) -> tuple[bool, str]:
-                ended.set()
+                end.come()
                 return True, "0/5"
 
         slow: Any = Slow()
         nobody: Any = None
         watch = ReplicaWatch(nobody, [], limit=1, tell=lambda _, seen: told.append(seen))
-        await watch._look(0, slow, PrimaryLog(), ended)
+        await watch._look(0, slow, PrimaryLog(), end)
         assert told == []
 
     async def test_health_and_metrics_tell_of_each(self) -> None:

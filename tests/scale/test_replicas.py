@@ -10,18 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.read_your_writes import LATER, Tokens, place_of_commits
 from reviewpoint_db.session import state_of
+from tests.support.replicas import PORT, config, port, reading, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.support.cluster import PostgresCluster
     from tests.support.run import Run
-
-PORT = text("select current_setting('port')::int")
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +33,6 @@ def cluster(run: Run) -> Iterator[PostgresCluster]:
     cluster.remove()
 
 
-def config(cluster: PostgresCluster, **settings: Any) -> DatabaseConfig:
-    primary, *standbys = cluster.servers
-    address = ",".join(f"127.0.0.1:{each.port}" for each in standbys)
-    url = primary.url("papers")
-    return DatabaseConfig(
-        url=url,
-        read_url=url.replace(f"127.0.0.1:{primary.port}", address),
-        environment="test",
-        pool=PoolConfig(size=2, max_overflow=4, timeout=3),
-        **settings,
-    )
-
-
 @pytest.fixture
 async def database(cluster: PostgresCluster) -> AsyncIterator[Database]:
     async with Database(config(cluster, max_replica_lag=1.0)) as database:
@@ -56,24 +41,6 @@ async def database(cluster: PostgresCluster) -> AsyncIterator[Database]:
     for server in cluster.servers:
         server.thaw()
         server.start()
-
-
-def reading(database: Database) -> int:
-    assert database.replicas is not None
-    return sum(one.state == "reading" for one in database.replicas.states())
-
-
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
-async def port(database: Database) -> int:
-    async with database.read_session() as session:
-        found: int = await session.scalar(PORT)
-        return found
 
 
 def ports(cluster: PostgresCluster) -> list[int]:
