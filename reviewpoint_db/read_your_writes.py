@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
@@ -112,13 +111,11 @@ class ReadYourWrites:
             if name == self.header:
                 tokens.append(value.decode("latin-1"))
             elif name == b"cookie":
-                cookies: SimpleCookie = SimpleCookie()
-                try:
-                    cookies.load(value.decode("latin-1"))
-                except CookieError:
-                    continue
-                if self.cookie in cookies:
-                    tokens.append(cookies[self.cookie].value)
+                # Not by `http.cookies`: one cookie that it does not like loses all that follow.
+                for each in value.decode("latin-1").split(";"):
+                    key, _, token = each.strip().partition("=")
+                    if key == self.cookie:
+                        tokens.append(token)
         return tokens
 
     def telling(self, unit: UnitOfWork, scope: MutableMapping[str, Any], send: Send) -> Send:
@@ -126,7 +123,8 @@ class ReadYourWrites:
 
         async def send_with_token(message: Message) -> None:
             if message["type"] == "http.response.start" and unit.stored:
-                token = self._tokens.make(await place_of_commits(self._database))
+                place = LATER if unit.unanswered else await place_of_commits(self._database)
+                token = self._tokens.make(place)
                 secure = "; Secure" if scope.get("scheme") == "https" else ""
                 cookie = (
                     f"{self.cookie}={token}; Path=/; Max-Age={round(self._tokens.lifetime)}; "

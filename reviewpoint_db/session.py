@@ -12,17 +12,23 @@ application wants (SQLModel's, say), and differ from SQLAlchemy's in that
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
 from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
-from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError, SessionClosedError
+from reviewpoint_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseUnavailableError,
+    ReadOnlySessionError,
+    SessionClosedError,
+)
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
 from reviewpoint_db.redaction import scrub
@@ -84,8 +90,14 @@ class SessionState:
         self.awaited: int | None = None
         #: What is kept about the session whose COMMITs a read session must see: the same request's.
         self.writer: SessionState | None = None
-        #: Whether it may have written, where that is asked for: not yet stored, then stored for good.
-        self.wrote: Literal["no", "perhaps", "stored"] = "no"
+        #: Whether it may have written, where that is asked for: not yet stored, then for good stored,
+        #: or perhaps so, since its COMMIT was not answered.
+        self.wrote: Literal["no", "perhaps", "stored", "unknown"] = "no"
+
+    @property
+    def stored(self) -> bool:
+        """Whether what it wrote is, or may be, stored."""
+        return self.wrote in ("stored", "unknown")
 
 
 def state_of(session: SyncSession | AsyncSession) -> SessionState:
@@ -130,8 +142,20 @@ class _BoundSession(SyncSession):
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute, and remember a change that now waits for its COMMIT."""
+        return self.noted(statement, super().execute, *args, **kwargs)
+
+    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Like `execute()`, which SQLAlchemy's does not call."""
+        return self.noted(statement, super().scalar, *args, **kwargs)
+
+    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Like `execute()`, which SQLAlchemy's does not call."""
+        return self.noted(statement, super().scalars, *args, **kwargs)
+
+    def noted(self, statement: Any, run: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+        """Run a statement, and note what it does."""
         try:
-            result = super().execute(statement, *args, **kwargs)
+            result = run(statement, *args, **kwargs)
         except SQLAlchemyError as error:
             scrub(error)  # rows that do not fit are told by their primary key
             raise
@@ -286,12 +310,18 @@ class _ReplicaSession(_ReadingSession):
     def _face(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
         state = state_of(self)
         writer = state.writer
-        if writer is not None and writer.wrote == "stored" and state.awaited != LATER:
+        if writer is not None and writer.stored and state.awaited != LATER:
             state.awaited, state.source = LATER, None
         source = state.source
         # In the middle of a read a second host would mean a second connection.
         if source is None or not (source.usable or self.in_transaction()):
-            source = state.source = type(self).sources.source(state.awaited)
+            try:
+                source = type(self).sources.source(state.awaited)
+            except MissingGreenlet:
+                # `get_bind()` outside of a statement, for the dialect: nothing is read by it, and
+                # nothing can be awaited there.
+                return type(self).engine_of_this_loop()
+            state.source = source
         return of(source.engine()).sync_engine
 
     def may_run_again(self, error: DBAPIError, statement: Any) -> bool:
@@ -307,12 +337,34 @@ class _ReplicaSession(_ReadingSession):
 class _RememberingSession(_BoundSession):
     """The synchronous half of a session whose client is to see what it wrote."""
 
-    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute, and remember what may have written: text too, and functions in it."""
-        result = super().execute(statement, *args, **kwargs)
+    def noted(self, statement: Any, run: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+        """Run a statement, and remember what may have written: all but a SELECT."""
+        result = super().noted(statement, run, *args, **kwargs)
         if not getattr(statement, "is_select", False):
             _remember_write(self)
         return result
+
+    def connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Return the transaction's connection; what is done by it is not seen here."""
+        _remember_write(self)
+        return super().connection(*args, **kwargs)
+
+    # These flush without the events of a flush.
+
+    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
+        """Like `Session.bulk_save_objects`."""
+        _remember_write(self)
+        super().bulk_save_objects(*args, **kwargs)
+
+    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """Like `Session.bulk_insert_mappings`."""
+        _remember_write(self)
+        super().bulk_insert_mappings(*args, **kwargs)
+
+    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """Like `Session.bulk_update_mappings`."""
+        _remember_write(self)
+        super().bulk_update_mappings(*args, **kwargs)
 
 
 def _remember_write(session: SyncSession, *_: object) -> None:
@@ -325,6 +377,14 @@ def _remember_stored(session: SyncSession) -> None:
     state = state_of(session)
     if state.wrote == "perhaps" and not session.in_nested_transaction():
         state.wrote = "stored"
+
+
+def _remember_unknown(session: SyncSession, _previous: object) -> None:
+    """Take for stored what may be: whoever looks whether it is must not ask a replica."""
+    state = state_of(session)
+    unknown = isinstance(sys.exception(), CommitOutcomeUnknownError)  # why it is rolled back
+    if unknown and state.wrote == "perhaps" and not session.in_nested_transaction():
+        state.wrote = "unknown"
 
 
 class _SessionMixin:
@@ -394,6 +454,7 @@ def make_session_class(
     if remember_writes:
         event.listen(sync_class, "after_flush", _remember_write)
         event.listen(sync_class, "after_commit", _remember_stored)
+        event.listen(sync_class, "after_soft_rollback", _remember_unknown)
     event.listen(sync_class, "after_begin", _remember_connection)
     event.listen(sync_class, "after_flush", _remember_flush)
     event.listen(sync_class, "after_commit", _forget_changes)

@@ -142,8 +142,13 @@ class UnitOfWork:
 
     @property
     def stored(self) -> bool:
-        """Whether a COMMIT stored something; known where there are replicas."""
-        return self._session is not None and state_of(self._session).wrote == "stored"
+        """Whether a COMMIT stored something, or may have; known where there are replicas."""
+        return self._session is not None and state_of(self._session).stored
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether a COMMIT of what it wrote was not answered: it may still be under way."""
+        return self._session is not None and state_of(self._session).wrote == "unknown"
 
     @property
     def works(self) -> list[Work]:

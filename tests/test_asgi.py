@@ -7,6 +7,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware, unit_of
@@ -18,7 +19,7 @@ from reviewpoint_db.holder import Holder, Work
 from reviewpoint_db.transaction import UnitOfWork
 from tests.support import asgi
 from tests.support.logs import logged
-from tests.support.notes import held, metadata, stored, write, write_orphan
+from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -133,6 +134,20 @@ async def test_in_manual_mode_lost_changes_are_named_with_the_handler(database: 
         await asgi.request(around(writes, database, commit="manual"), "/200")
     assert [line for line in lines if line.startswith("WARNING|GET /200 answered with success")]
     assert await stored(database) == []
+
+
+async def test_what_a_scalar_wrote_is_a_lost_change_too(database: Database) -> None:
+    """It is not by `execute()` that SQLAlchemy's `scalar()` executes."""
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        statement = insert(notes).values(text="note").returning(notes.c.id)
+        await unit_of(scope).session.scalar(statement)
+        await send(dict(OK))
+        await send(dict(END))
+
+    with logged() as lines:
+        await asgi.request(around(app, database, commit="manual"), "/200")
+    assert [line for line in lines if line.startswith("WARNING|GET /200 answered with success")]
 
 
 async def test_a_failed_commit_is_answered_instead_and_logged_once(database: Database) -> None:
