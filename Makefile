@@ -66,6 +66,7 @@ define debian # programs, packages, what needs them
 	for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
 	test -n "$$missing" || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		test -e $(CLUSTERS) || { mkdir -p $(dir $(CLUSTERS)); echo 'create_main_cluster = false' > $(CLUSTERS); }; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends $(2); \
 	else \
@@ -79,8 +80,10 @@ browser:
 openssl:
 	$(call debian,openssl,openssl,tests/test_tls.py)
 
+# The package postgresql would make a server of the machine's own, and start it.
+CLUSTERS := /etc/postgresql-common/createcluster.conf
 servers:
-	$(call debian,pgbouncer etcd,pgbouncer etcd-server,tests/scale)
+	$(call debian,pgbouncer etcd pg_ctlcluster,pgbouncer etcd-server postgresql,tests/scale)
 
 test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)

