@@ -279,6 +279,11 @@ class DatabaseConfig(
         return None if self._read_target is None else self._read_target.shown
 
     @property
+    def hosts(self) -> tuple[tuple[str, int | None], ...]:
+        """The hosts of `url`, each with its port; empty for SQLite and the driver's own default."""
+        return self._target.hosts
+
+    @property
     def read_hosts(self) -> tuple[tuple[str, int | None], ...]:
         """The replicas, each with its port; an empty name is the driver's own default."""
         if self._read_target is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -20,7 +21,7 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
     ReadOnlySessionError,
 )
-from reviewpoint_db.hosts import connect_first
+from reviewpoint_db.hosts import HostNotes, connect_first
 from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.postgresql import CockroachDB, PostgreSQL
@@ -33,12 +34,21 @@ from reviewpoint_db.sqlstate import (
     is_disconnect,
 )
 
-__all__ = ["adopt_engine", "backend_of", "connect_args_of", "create_engine", "elastic_pool"]
+__all__ = [
+    "adopt_engine",
+    "backend_of",
+    "connect_args_of",
+    "create_engine",
+    "elastic_pool",
+    "host_notes",
+]
 
 #: The mark of an error that COMMIT raised.
 _IN_COMMIT: Final = "reviewpoint_db_in_commit"
 #: Marks an engine whose errors are ours already.
 _ADOPTED: Final = "_reviewpoint_db_adopted"
+#: Where an engine has its `HostNotes`.
+_NOTES: Final = "_reviewpoint_db_host_notes"
 #: Marks the dialect of a replica's engine.
 _REPLICA: Final = "_reviewpoint_db_replica"
 
@@ -81,6 +91,12 @@ def elastic_pool(engine: AsyncEngine) -> ElasticPool | None:
     return pool if isinstance(pool, ElasticPool) else None
 
 
+def host_notes(engine: AsyncEngine) -> HostNotes | None:
+    """Return what the engine's connects have met at the hosts of its URL; None for a foreign one."""
+    notes: HostNotes | None = vars(engine.sync_engine).get(_NOTES)
+    return notes
+
+
 def create_engine(
     config: DatabaseConfig,
     activity: Activity,
@@ -100,12 +116,15 @@ def create_engine(
     backend = backend_of(config)
     options: dict[str, Any] = dict(config.engine_options)
     options["connect_args"] = connect_args or connect_args_of(config)
+    notes = HostNotes()
     if len(hosts := options["connect_args"].get("host", ())) > 1 and not isinstance(hosts, str):
-        options["connect_args"].setdefault("async_creator_fn", connect_first)
+        connect = partial(connect_first, host_notes=notes)
+        options["connect_args"].setdefault("async_creator_fn", connect)
     options.setdefault("hide_parameters", True)
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}
     engine = create_async_engine(url or config.sqlalchemy_url, **options)
+    setattr(engine.sync_engine, _NOTES, notes)
     if connect_args is not None:
         setattr(engine.dialect, _REPLICA, True)
     _attach(engine.sync_engine, backend, config)

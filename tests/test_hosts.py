@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.endpoints.hosts import host_reports
 from reviewpoint_db.errors import DatabaseUnavailableError
 from reviewpoint_db.hosts import NoHostError, connect_first
 from reviewpoint_db.sqlite import SQLite
@@ -186,3 +189,28 @@ async def test_a_silent_ping_replaces_the_others_too(own_postgres: PostgresServe
 
 def test_sqlite_has_no_other_server() -> None:
     assert not SQLite().refuses_writes(None)
+
+
+async def test_the_live_page_tells_the_hosts_apart(pair: PostgresCluster) -> None:
+    url = pair.url("postgres")
+    config = DatabaseConfig(url=url, environment="test")
+    async with Database(config) as database, database.session() as session:
+        await session.execute(text("select 1"))
+        standby, primary = host_reports(database)
+    assert (standby.role, standby.alive, standby.used) == ("replica", True, False)
+    assert standby.note == "stands by: it is not the kind of server that is asked for"
+    assert (primary.role, primary.alive, primary.used) == ("primary", True, True)
+    assert (primary.out, primary.open) == (1, 1)
+
+
+async def test_a_host_that_does_not_answer_is_told_of(pair: PostgresCluster) -> None:
+    pair.servers[0].freeze()
+    try:
+        config = DatabaseConfig(url=pair.url("postgres"), environment="test")
+        async with Database(config) as database, database.session() as session:
+            await session.execute(text("select 1"))
+            frozen, _ = host_reports(database)
+    finally:
+        pair.servers[0].thaw()
+    assert frozen.alive is False
+    assert re.fullmatch(r"at the last attempt, 0\.\d s ago: no answer within \d\.\d s", frozen.note)

@@ -167,6 +167,32 @@ function showBlocking(live) {
     });
 }
 
+function hostBadge(host) {
+  if (host.alive === false) return ["down", "bad"];
+  if (host.used) return ["in use", "good"];
+  if (host.alive === null) return ["not asked", ""];
+  return host.watched ? ["left out", "busy"] : ["stands by", ""];
+}
+
+function showHosts(live) {
+  byId("hosts").hidden = live.hosts.length === 0;
+  showRows(byId("hosts-body"), live.hosts, (each) => each.host,
+    () => element("tr", {}, element("th", { scope: "row" }, element("span", { class: "who" }), element("span", { class: "place" })),
+      element("td", {}, element("span", { class: "badge" }), " ", element("span", { class: "place" })),
+      element("td", { class: "nowrap" }), element("td", { class: "nowrap" })),
+    (row, each) => {
+      const [name, state, lag, used] = row.children;
+      setText(name.firstElementChild, each.host);
+      setText(name.lastElementChild, each.role ? ` ${each.role}` : "");
+      const [word, kind] = hostBadge(each);
+      setText(state.firstElementChild, word);
+      state.firstElementChild.className = `badge ${kind}`;
+      setText(state.lastElementChild, each.note);
+      setText(lag, each.lag === null ? "–" : seconds(each.lag));
+      setText(used, each.out === null ? `? of ${each.open}` : `${each.out} of ${each.open}`);
+    });
+}
+
 function showTables(live) {
   showRows(byId("statements-body"), live.statements, (each) => each.statement,
     () => element("tr", {}, element("td", { class: "nowrap" }), element("td", {}, element("code"), element("span", { class: "sql" }))),
@@ -212,6 +238,7 @@ function show(live) {
   const span = Math.min(300, Math.max(60, live.at - first));
   setText(byId("charts-title"), span <= 60 ? "The last minute" : `The last ${seconds(span)}`);
   for (const chart of CHARTS) chart.draw(live.history, span);
+  showHosts(live);
   showTables(live);
 }
 

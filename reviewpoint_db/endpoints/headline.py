@@ -8,12 +8,18 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from reviewpoint_db.endpoints.report import Blocking, HolderReport, WorkerReport, duration
+from reviewpoint_db.endpoints.report import (
+    Blocking,
+    HolderReport,
+    HostReport,
+    WorkerReport,
+    duration,
+)
 from reviewpoint_db.history import Gauges
 
 __all__ = ("Headline", "State", "headline")
 
-State = Literal["calm", "busy", "exhausted", "leaking", "blocked", "unreachable"]
+State = Literal["calm", "busy", "degraded", "exhausted", "leaking", "blocked", "unreachable"]
 
 
 class Headline(msgspec.Struct, frozen=True):
@@ -37,6 +43,7 @@ def headline(
     blockings: Sequence[Blocking] = (),
     *,
     silent: Sequence[int] = (),
+    hosts: Sequence[HostReport] = (),
     leak_threshold: float = 30.0,
 ) -> Headline:
     """Name the culprit.
@@ -48,6 +55,7 @@ def headline(
         workers: The processes that answered.
         blockings: Who waits for whom on the server.
         silent: The processes that did not answer.
+        hosts: The database's hosts, where there are several.
         leak_threshold: Seconds after which a connection is held for too long.
     """
     findings = [
@@ -56,17 +64,12 @@ def headline(
             [*_leaks(workers), *_blocked(blockings), *_exhausted(workers, blockings)],
             key=lambda finding: -finding.weight,
         ),
+        *_silent(silent),
+        *_hosts(hosts),
+        *_late(workers),
     ]
     if not findings:
-        findings = [
-            *_silent(silent),
-            *_late(workers),
-            *_held_long(workers, leak_threshold),
-            *_busy(workers),
-            _calm(workers),
-        ][:1]
-    else:
-        findings += [*_silent(silent), *_late(workers)]
+        findings = [*_held_long(workers, leak_threshold), *_busy(workers), _calm(workers)][:1]
     first, *others = findings
     return Headline(first.state, first.text, tuple(other.text for other in others))
 
@@ -77,7 +80,7 @@ def _silent(pids: Sequence[int]) -> list[_Finding]:
     names = ", ".join(map(str, pids))
     who = f"Worker {names} does" if len(pids) == 1 else f"Workers {names} do"
     why = "something blocks its event loop, or it is stopped"
-    return [_Finding(0, "busy", f"{who} not answer: {why}.")]
+    return [_Finding(0, "degraded", f"{who} not answer: {why}.")]
 
 
 def _late(workers: Sequence[WorkerReport]) -> list[_Finding]:
@@ -89,7 +92,36 @@ def _late(workers: Sequence[WorkerReport]) -> list[_Finding]:
         f"Something blocked the event loop of worker {pid} for {duration(seconds)}, and every "
         "request of it waited: the warnings say what."
     )
-    return [_Finding(0, "busy", text)]
+    return [_Finding(0, "degraded", text)]
+
+
+def _hosts(hosts: Sequence[HostReport]) -> list[_Finding]:
+    """Name the hosts that are down, and the replicas that are too far behind, as one finding."""
+    faults = [
+        f"{'replica' if host.watched else 'host'} {host.host} is {what}"
+        for host in hosts
+        if (what := _fault(host))
+    ]
+    if not faults:
+        return []
+    watched = [host for host in hosts if host.watched]
+    reading = [host.host for host in watched if host.used]
+    told = "; ".join(faults)
+    told = told[0].upper() + told[1:]
+    if any(_fault(host) for host in watched):
+        told += f": reads go to {' and '.join(reading) if reading else 'the primary'}"
+    else:
+        taking = [host.host for host in hosts if host.used and not host.watched]
+        told += f": connections go to {taking[0]}" if taking else ""
+    return [_Finding(0, "degraded", f"{told}.")]
+
+
+def _fault(host: HostReport) -> str | None:
+    if host.alive is False:
+        return "down"
+    if host.watched and not host.used and host.lag is not None:
+        return f"{duration(host.lag)} behind and gets no reads"
+    return None
 
 
 def _unreachable(workers: Sequence[WorkerReport]) -> list[_Finding]:

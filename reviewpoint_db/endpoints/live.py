@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -14,13 +13,18 @@ import msgspec
 from reviewpoint_db.endpoints.headline import headline
 from reviewpoint_db.endpoints.reply import Reply, json_reply
 from reviewpoint_db.endpoints.report import (
+    MOST_HOLDERS,
     Blocking,
     HolderReport,
-    Notice,
-    Statement,
-    Waiter,
     WorkerReport,
     route_of,
+)
+from reviewpoint_db.endpoints.together import (
+    all_hosts,
+    all_waiters,
+    all_workers,
+    latest_notices,
+    slowest_statements,
 )
 from reviewpoint_db.endpoints.worker import encoded, worker_report
 from reviewpoint_db.history import INTERVAL, Gauges, merged
@@ -38,10 +42,6 @@ __all__ = ("live_figures", "serving")
 _SIBLINGS: Final = 0.5
 #: Seconds after which a statement may be waiting for a lock.
 _LONG: Final = 0.3
-#: Rows of each table at most.
-_HOLDERS: Final = 50
-_STATEMENTS: Final = 10
-_NOTICES: Final = 20
 #: Settings that hold code, not values.
 _NOT_SHOWN: Final = frozenset(
     {"url", "password", "pool", "session_class", "engine_options", "read_your_writes_secret"}
@@ -76,6 +76,7 @@ async def live_figures(database: Database) -> Reply:
     )
     view = await database.live.server() if _worth_a_look(holders) else None
     named = [_blocking(each, view, holders) for each in view.blockings] if view else []
+    hosts = all_hosts(workers)
     gauges = sum((worker.gauges for worker in workers), Gauges())
     threshold = database.config.leak_threshold
     content: dict[str, Any] = {
@@ -84,19 +85,19 @@ async def live_figures(database: Database) -> Reply:
         "at": time.time(),
         "pid": own.pid,
         "interval": INTERVAL,
-        "headline": headline(workers, named, silent=silent, leak_threshold=threshold),
+        "headline": headline(workers, named, silent=silent, hosts=hosts, leak_threshold=threshold),
         "gauges": gauges,
-        "workers": _workers(workers, silent),
+        "workers": all_workers(workers, silent),
         "workers_note": _note(database, len(workers), silent) + _between(database),
-        "holders": holders[:_HOLDERS],
+        "holders": holders[:MOST_HOLDERS],
         "holders_total": gauges.out,
-        "waiters": _waiters(workers),
+        "waiters": all_waiters(workers),
         "blockings": named,
         "server_error": view.error if view else None,
         "history": merged(worker.history for worker in workers),
-        "statements": _slowest(workers),
-        "notices": _latest(workers),
-        "replicas": database.replicas.states() if database.replicas is not None else (),
+        "statements": slowest_statements(workers),
+        "notices": latest_notices(workers),
+        "hosts": hosts,
         "configuration": _configuration(database),
     }
     return json_reply(200, content)
@@ -109,20 +110,6 @@ def _decoded(answer: Answer) -> WorkerReport | None:
         return msgspec.json.decode(answer.body, type=WorkerReport)
     except msgspec.MsgspecError:
         return None  # a worker of another version, while a new one is rolled out
-
-
-def _workers(workers: Iterable[WorkerReport], silent: Iterable[int]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "pid": worker.pid,
-            "asked": worker.pid == os.getpid(),
-            "gauges": worker.gauges,
-            "outage": worker.outage,
-        }
-        for worker in workers
-    ]
-    rows += [{"pid": pid, "asked": False, "gauges": None, "outage": None} for pid in silent]
-    return sorted(rows, key=lambda row: (row["pid"], row["gauges"] is None))
 
 
 def _note(database: Database, answered: int, silent: list[int]) -> str:
@@ -141,22 +128,6 @@ def _note(database: Database, answered: int, silent: list[int]) -> str:
 def _between(database: Database) -> str:
     engine = database.existing_engine
     return f" {NOT_AVAILABLE}" if engine is not None and answers(engine) else ""
-
-
-def _slowest(workers: Iterable[WorkerReport]) -> list[Statement]:
-    slowest: dict[str, Statement] = {}
-    for each in (each for worker in workers for each in worker.statements):
-        other = slowest.get(each.statement)
-        if other is not None:
-            longer = each if each.seconds > other.seconds else other
-            each = msgspec.structs.replace(longer, count=each.count + other.count)  # noqa: PLW2901
-        slowest[each.statement] = each
-    return sorted(slowest.values(), key=lambda each: -each.seconds)[:_STATEMENTS]
-
-
-def _latest(workers: Iterable[WorkerReport]) -> list[Notice]:
-    notices = (notice for worker in workers for notice in worker.notices)
-    return sorted(notices, key=lambda notice: -notice.at)[:_NOTICES]
 
 
 def _configuration(database: Database) -> dict[str, Any]:
@@ -196,15 +167,3 @@ def _blocking(found: Found, view: ServerView, holders: Iterable[HolderReport]) -
         blocking_statement=theirs[found.blocking_pid].statement,
         blocking_state=theirs[found.blocking_pid].state,
     )
-
-
-def _waiters(workers: Iterable[WorkerReport]) -> list[Waiter]:
-    found: dict[str, Waiter] = {}
-    for each in (each for worker in workers for each in worker.waiters):
-        other = found.get(each.route, Waiter(route=each.route, count=0, longest=0.0))
-        found[each.route] = Waiter(
-            route=each.route,
-            count=each.count + other.count,
-            longest=max(each.longest, other.longest),
-        )
-    return sorted(found.values(), key=lambda waiter: -waiter.count)

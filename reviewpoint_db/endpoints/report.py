@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 import msgspec
 
 from reviewpoint_db.history import Gauges, Sample
 from reviewpoint_db.stacks import Frame
 
 __all__ = (
+    "MOST_FRAMES",
+    "MOST_HOLDERS",
+    "MOST_NOTICES",
+    "MOST_STATEMENTS",
+    "MOST_TOLD",
+    "MOST_WAITERS",
     "Blocking",
     "HolderReport",
+    "HostReport",
     "Notice",
+    "Role",
     "Statement",
     "Waiter",
     "WorkerReport",
     "duration",
     "route_of",
 )
+
+#: Rows of each table at most: the page is for people.
+MOST_HOLDERS: Final = 50
+MOST_STATEMENTS: Final = 10
+MOST_NOTICES: Final = 20
+MOST_WAITERS: Final = 10
+#: Lines of a stack at most.
+MOST_FRAMES: Final = 30
+#: Holders of one process that are told of, so that the headline counts them right; those beyond
+#: `MOST_HOLDERS` come without their stack.
+MOST_TOLD: Final = 500
+
+Role = Literal["primary", "replica"] | None
 
 
 class HolderReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +126,33 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
 
 
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of the database.
+
+    Args:
+        host: Its name and port.
+        role: "primary", "replica"; None where nothing is known.
+        alive: Whether it answered the last time; None where nobody asked of late.
+        watched: Whether it is one of `read_url`, which are asked twice a second; of the others it is
+            known what the last connects have met.
+        used: Whether it gets what it is there for: connections, or the reads.
+        lag: Seconds that a replica is behind at most; None where that is not known.
+        out: Its connections in use; None where that is not known of this host alone.
+        open: Its open connections.
+        note: In words: what it does, or why it is left out.
+    """
+
+    host: str
+    role: Role = None
+    alive: bool | None = None
+    watched: bool = False
+    used: bool = False
+    lag: float | None = None
+    out: int | None = 0
+    open: int = 0
+    note: str = ""
+
+
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One process.
 
@@ -110,12 +160,13 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         pid: Its id.
         gauges: All its pools together.
         outage: Why the database accepts no connection of it, if that is so.
-        holders: Who has connections, the longest first; the oldest of many.
+        holders: Who has connections, the longest first; the oldest of very many.
         waiters: Who waits for a connection.
         history: Its last minutes.
         statements: Its slowest statements.
         notices: Its recent warnings, the newest first.
         late: By how many seconds its event loop was late, in the last moments.
+        hosts: The database's hosts as it sees them; none where there is but one.
     """
 
     pid: int
@@ -127,6 +178,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[Statement, ...] = ()
     notices: tuple[Notice, ...] = ()
     late: float | None = None
+    hosts: tuple[HostReport, ...] = ()
 
     @property
     def full(self) -> bool:

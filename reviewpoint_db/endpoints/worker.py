@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from reviewpoint_db.endpoints.hosts import host_reports
 from reviewpoint_db.endpoints.report import (
+    MOST_FRAMES,
+    MOST_HOLDERS,
+    MOST_NOTICES,
+    MOST_STATEMENTS,
+    MOST_TOLD,
+    MOST_WAITERS,
     HolderReport,
     Notice,
     Statement,
@@ -25,12 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ("encoded", "worker_report")
 
-#: Of each kind at most: the page is for people.
-_HOLDERS: Final = 30
-_FRAMES: Final = 30
-_STATEMENTS: Final = 10
-_WAITERS: Final = 10
-_NOTICES: Final = 20
 #: Seconds for which a late event loop is news.
 _LATELY: Final = 10.0
 
@@ -48,12 +49,16 @@ def worker_report(database: Database) -> WorkerReport:
         pid=pid,
         gauges=database.live.gauges(pools),
         outage=pools.outage,
-        holders=tuple(_holder(each, pid) for each in activity.holders[:_HOLDERS]),
+        holders=tuple(
+            _holder(each, pid, stack=number < MOST_HOLDERS)
+            for number, each in enumerate(activity.holders[:MOST_TOLD])
+        ),
         waiters=_waiters(activity),
         history=database.live.history.samples,
         statements=_statements(activity),
         notices=_notices(activity, pid),
         late=_late(database.activity.loop_late),
+        hosts=host_reports(database),
     )
 
 
@@ -68,7 +73,7 @@ def _late(last: tuple[float, float] | None) -> float | None:
     return last[1]
 
 
-def _holder(holder: HolderSnapshot, pid: int) -> HolderReport:
+def _holder(holder: HolderSnapshot, pid: int, *, stack: bool) -> HolderReport:
     return HolderReport(
         id=f"{pid}-{holder.number}",
         route=_route(holder),
@@ -80,7 +85,7 @@ def _holder(holder: HolderSnapshot, pid: int) -> HolderReport:
         state_for=holder.state_for,
         statement=holder.statement,
         place=_place(holder),
-        stack=holder.stack[-_FRAMES:],
+        stack=holder.stack[-MOST_FRAMES:] if stack else (),
         backend_pid=holder.pid,
     )
 
@@ -97,7 +102,7 @@ def _waiters(activity: ActivitySnapshot) -> tuple[Waiter, ...]:
         counts[_route(each)] += 1
     return tuple(
         Waiter(route=route, count=count, longest=longest[route])
-        for route, count in counts.most_common(_WAITERS)
+        for route, count in counts.most_common(MOST_WAITERS)
     )
 
 
@@ -115,12 +120,12 @@ def _statements(activity: ActivitySnapshot) -> tuple[Statement, ...]:
             count=each.count,
             origin=route_of(each.origin) if each.origin else None,
         )
-        for each in activity.slowest_statements[:_STATEMENTS]
+        for each in activity.slowest_statements[:MOST_STATEMENTS]
     )
 
 
 def _notices(activity: ActivitySnapshot, pid: int) -> tuple[Notice, ...]:
     return tuple(
         Notice(at=each.at.timestamp(), kind=each.kind, text=each.message, pid=pid)
-        for each in activity.recent_warnings[:_NOTICES]
+        for each in activity.recent_warnings[:MOST_NOTICES]
     )

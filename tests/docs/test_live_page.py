@@ -13,7 +13,14 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.headline import Headline, State
 from reviewpoint_db.endpoints.live import live_figures
-from reviewpoint_db.endpoints.report import Blocking, HolderReport, Notice, Statement, Waiter
+from reviewpoint_db.endpoints.report import (
+    Blocking,
+    HolderReport,
+    HostReport,
+    Notice,
+    Statement,
+    Waiter,
+)
 from reviewpoint_db.history import Gauges, Sample
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,7 +32,7 @@ async def test_every_key_and_field_is_named(sqlite_url: str) -> None:
     database = Database(DatabaseConfig(url=sqlite_url, environment="dev"))
     document = json.loads((await live_figures(database)).body)
     structs: tuple[type[msgspec.Struct], ...] = (
-        Headline, Gauges, HolderReport, Waiter, Blocking, Sample, Statement, Notice
+        Headline, Gauges, HolderReport, HostReport, Waiter, Blocking, Sample, Statement, Notice
     )  # fmt: skip
     fields = {name for struct in structs for name in struct.__struct_fields__}
     assert {*document, *fields, *document["workers"][0]} - NAMED == set()

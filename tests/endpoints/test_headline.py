@@ -11,6 +11,7 @@ from reviewpoint_db.endpoints.headline import headline
 from reviewpoint_db.endpoints.report import (
     Blocking,
     HolderReport,
+    HostReport,
     WorkerReport,
     duration,
     route_of,
@@ -190,7 +191,7 @@ def test_those_who_only_wait_for_a_lock_are_not_blamed_for_an_empty_pool() -> No
 
 def test_silent_workers_are_told_of() -> None:
     said = headline([worker()], silent=[7])
-    assert said.state == "busy"
+    assert said.state == "degraded"
     assert said.text.startswith("Worker 7 does not answer: ")
     said = headline([worker(*slow(5))], silent=[7, 8])
     assert said.state == "exhausted"
@@ -199,11 +200,46 @@ def test_silent_workers_are_told_of() -> None:
 
 def test_a_late_event_loop_is_told_of() -> None:
     said = headline([worker(late=0.5), worker(pid=7, late=3.0), worker()])
-    assert said.state == "busy"
+    assert said.state == "degraded"
     assert said.text.startswith("Something blocked the event loop of worker 7 for 3.0 s")
     said = headline([worker(*slow(5), late=3.0)])
     assert said.state == "exhausted"
     assert said.also[0].startswith("Something blocked the event loop of worker 1 for 3.0 s")
+
+
+def replica(name: str, **fields: Any) -> HostReport:
+    return HostReport(host=name, watched=True, **fields)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"),
+    [
+        (
+            [replica("r1", alive=False), replica("r2", alive=True, used=True)],
+            "Replica r1 is down: reads go to r2.",
+        ),
+        (
+            [replica("r1", alive=True, lag=12.0), replica("r2", alive=False)],
+            "Replica r1 is 12 s behind and gets no reads; replica r2 is down: reads go to the primary.",
+        ),
+        (
+            [HostReport(host="db1", alive=False), HostReport(host="db2", used=True)],
+            "Host db1 is down: connections go to db2.",
+        ),
+        ([HostReport(host="db1", alive=False)], "Host db1 is down."),
+        # What nobody has measured yet is no fault.
+        ([replica("r1"), replica("r2", alive=True)], None),
+        ([replica("r1", alive=True, used=True, lag=0.1)], None),
+    ],
+)
+def test_a_replica_that_is_down_or_behind_is_named(
+    hosts: list[HostReport], text: str | None
+) -> None:
+    said = headline([worker()], hosts=hosts)
+    assert said.state == ("degraded" if text else "calm")
+    assert text is None or said.text == text
+    said = headline([worker(*slow(5))], hosts=hosts)
+    assert (said.state, said.also) == ("exhausted", (text,) if text else ())
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
+from reviewpoint_db.activity import Holder
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.live import live_figures, serving
 from reviewpoint_db.endpoints.report import HolderReport, Notice, Statement, Waiter, WorkerReport
+from reviewpoint_db.endpoints.worker import worker_report
 from reviewpoint_db.history import Gauges, Sample
 from reviewpoint_db.siblings import Siblings
 
@@ -87,6 +89,15 @@ async def test_it_says_who_holds_what_and_where_they_are(database: Database) -> 
     done.set()
     await task
     assert (await figures(database))["holders"] == []
+
+
+async def test_the_headline_counts_more_than_the_table_shows(database: Database) -> None:
+    for _ in range(60):
+        database.activity.acquired(Holder(time.monotonic()), 0.0, queued=False)
+    told = worker_report(database).holders
+    assert len(told) == 60
+    assert len([each for each in told if each.stack]) == 50
+    assert len((await figures(database))["holders"]) == 50
 
 
 async def test_it_says_who_waits(database: Database) -> None:
