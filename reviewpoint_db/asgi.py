@@ -19,7 +19,7 @@ from reviewpoint_db.read_your_writes import ReadYourWrites
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_timing import telling_times
 from reviewpoint_db.sockets import SocketRefusal
-from reviewpoint_db.transaction import UNITS, CommitMode, UnitOfWork
+from reviewpoint_db.transaction import UNITS, CommitMode, Terms, UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -82,13 +82,10 @@ class UnitOfWorkMiddleware:
 
     __slots__ = (
         "_app",
-        "_commit",
-        "_database",
         "_name",
-        "_open_session",
-        "_origin",
         "_read_your_writes",
         "_tells_times",
+        "_terms",
     )
 
     def __init__(
@@ -101,11 +98,8 @@ class UnitOfWorkMiddleware:
         open_session: Callable[[Scope], AsyncSession] | None = None,
     ) -> None:
         self._app = app
-        self._database = database
         self._name = database.name
-        self._commit = commit
-        self._origin = origin
-        self._open_session = open_session
+        self._terms = Terms(database, commit == "autocommit", origin, open_session)
         self._tells_times = database.config.effective_environment == "dev"
         own_writes = database.replicas is not None and database.config.read_your_writes
         self._read_your_writes = ReadYourWrites(database) if own_writes else None
@@ -123,20 +117,14 @@ class UnitOfWorkMiddleware:
             # on at the same time (middlewares of Starlette run it in another task).
             units = dict(units)
             scope = {**scope, UNITS: units}
-        unit = units[self._name] = UnitOfWork(
-            self._database,
-            commit=self._commit,
-            scope=scope,
-            origin=self._origin,
-            open_session=self._open_session,
-        )
+        unit = units[self._name] = UnitOfWork(self._terms, scope)
         if self._read_your_writes is not None:
             unit.awaited = self._read_your_writes.awaited(scope)
         socket = None
         if scope["type"] == "http":
             send = self._around(unit, scope, send)
         else:
-            socket = SocketRefusal(scope, send, self._database.config.retry_after)
+            socket = SocketRefusal(scope, send, self._terms.database.config.retry_after)
             send = socket.send
         token = current_units.set(units)
         try:

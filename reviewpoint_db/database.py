@@ -29,13 +29,14 @@ from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pending import PendingMigrations
 from reviewpoint_db.pool import CLOSE_TIMEOUT
+from reviewpoint_db.read_session import make_read_session_class
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables
-from reviewpoint_db.transaction import CommitMode, SessionBlock, UnitOfWork, end_session
+from reviewpoint_db.transaction import CommitMode, SessionBlock, Terms, UnitOfWork, end_session
 from reviewpoint_db.watch import Watch
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ class Database:
             **SESSION_DEFAULTS,
         )
         self.read_sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            class_=make_session_class(
-                base, self._engines.current, read_only=True, replicas=self.replicas
-            ),
+            class_=make_read_session_class(base, self._engines.current, replicas=self.replicas),
             autoflush=False,
             **SESSION_DEFAULTS,
         )
@@ -355,7 +354,7 @@ class Database:
         Args:
             commit: Who commits.
         """
-        return UnitOfWork(self, commit=commit)
+        return UnitOfWork(Terms(self, commit == "autocommit"))
 
     async def run_in_transaction(
         self,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from loguru import logger
 from sqlalchemy import text
 
+from reviewpoint_db.read_session import LATER, read_engine_of
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.replica_watch import lsn_of
-from reviewpoint_db.session import LATER, read_engine_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig

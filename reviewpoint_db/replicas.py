@@ -23,8 +23,8 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.engine import connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.loops import EnginesByLoop
+from reviewpoint_db.read_session import LATER, ReadSource, read_engine_of
 from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, lsn_of
-from reviewpoint_db.session import LATER, ReadSource, read_engine_of
 
 __all__ = ["Replica", "ReplicaState", "Replicas"]
 

@@ -7,7 +7,7 @@ No framework is known here; `asgi.py` calls both at the right moments.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from loguru import logger
 from sqlalchemy import Connection
@@ -23,13 +23,29 @@ if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.holder import Work
 
-__all__ = ["UNITS", "CommitMode", "SessionBlock", "UnitOfWork", "end_session"]
+__all__ = ["UNITS", "CommitMode", "SessionBlock", "Terms", "UnitOfWork", "end_session"]
 
 CommitMode = Literal["manual", "autocommit"]
 Scope = MutableMapping[str, Any]
 _NO_SCOPE: Final[Scope] = {}
 #: Where a scope has its units of work, by the names of their databases.
 UNITS: Final = "reviewpoint_db"
+
+
+class Terms(NamedTuple):
+    """What all units of work of one application have in common.
+
+    Args:
+        database: Whose sessions these are.
+        autocommit: Whether a success commits by itself.
+        origin: Names the handler of a scope, for log lines and the list of holders.
+        open_session: Opens the session of a scope in the database's place.
+    """
+
+    database: Database
+    autocommit: bool = False
+    origin: Callable[[Scope], str] | None = None
+    open_session: Callable[[Scope], AsyncSession] | None = None
 
 
 class UnitOfWork:
@@ -39,11 +55,8 @@ class UnitOfWork:
     successful response commits, everything else rolls back.
 
     Args:
-        database: Whose sessions these are.
-        commit: Who commits.
+        terms: Whose sessions these are, and who commits.
         scope: The request: an ASGI scope, or any mapping; its `headers` may bear an x-request-id.
-        origin: Names the handler of the scope, for log lines and the list of holders.
-        open_session: Opens the session of the scope in the database's place.
 
     Example:
         >>> unit = database.unit_of_work(commit="autocommit")
@@ -54,35 +67,21 @@ class UnitOfWork:
 
     __slots__ = (
         "__weakref__",
-        "_database",
-        "_open_session",
-        "_origin",
         "_read_session",
         "_released",
         "_scope",
         "_session",
-        "autocommit",
+        "_terms",
         "awaited",
         "opened",
         "refused",
         "succeeded",
     )
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        commit: CommitMode = "manual",
-        scope: Scope = _NO_SCOPE,
-        origin: Callable[[Scope], str] | None = None,
-        open_session: Callable[[Scope], AsyncSession] | None = None,
-    ) -> None:
-        self._database = database
-        #: Whether a success commits by itself.
-        self.autocommit = commit == "autocommit"
+    # One is made for every request, most of which have no use for it: no more than this.
+    def __init__(self, terms: Terms, scope: Scope = _NO_SCOPE) -> None:
+        self._terms = terms
         self._scope = scope
-        self._origin = origin
-        self._open_session = open_session
         self._session: AsyncSession | None = None
         self._read_session: AsyncSession | None = None
         self._released = False
@@ -96,6 +95,11 @@ class UnitOfWork:
         self.refused = False
 
     @property
+    def autocommit(self) -> bool:
+        """Whether a success commits by itself."""
+        return self._terms.autocommit
+
+    @property
     def session(self) -> AsyncSession:
         """The request's session, opened on first access.
 
@@ -105,8 +109,8 @@ class UnitOfWork:
         if self._session is None:
             self._refuse_after_release()
             self.opened = True
-            opener = self._open_session
-            self._session = opener(self._scope) if opener else self._database.open_session()
+            opener = self._terms.open_session
+            self._session = opener(self._scope) if opener else self._terms.database.open_session()
             if self._read_session is not None:
                 state_of(self._read_session).writer = state_of(self._session)
         return self._session
@@ -121,7 +125,7 @@ class UnitOfWork:
         if self._read_session is None:
             self._refuse_after_release()
             self.opened = True
-            self._read_session = self._database.open_read_session()
+            self._read_session = self._terms.database.open_read_session()
             if self.awaited is not None:
                 state_of(self._read_session).awaited = self.awaited
             if self._session is not None:
@@ -161,7 +165,8 @@ class UnitOfWork:
     def origin(self) -> str:
         """The handler, as the adapter names it."""
         # Asked each time: a middleware may use the session before the router knows the handler.
-        return (self._origin(self._scope) if self._origin else None) or "unknown"
+        name = self._terms.origin
+        return (name(self._scope) if name else None) or "unknown"
 
     @property
     def request_id(self) -> str | None:
@@ -179,7 +184,7 @@ class UnitOfWork:
         """
         self.succeeded = succeeded
         session = self._session
-        if session is None or not self.autocommit or not session.in_transaction():
+        if session is None or not self._terms.autocommit or not session.in_transaction():
             return
         if succeeded:
             await session.commit()
@@ -194,10 +199,10 @@ class UnitOfWork:
         try:
             if self._session is not None:
                 self._warn_of_lost_changes(self._session)
-                await self._database.end(self._session)
+                await self._terms.database.end(self._session)
         finally:  # cancelled in between, the other one still holds its connection
             if self._read_session is not None:
-                await self._database.end(self._read_session)
+                await self._terms.database.end(self._read_session)
             self._end()
 
     def close(self) -> None:
@@ -206,7 +211,7 @@ class UnitOfWork:
         self._end()
 
     def _end(self) -> None:
-        self._database.activity.request_ended(self)
+        self._terms.database.activity.request_ended(self)
         # The scope has this unit, and each request would leave the two to the garbage collector.
         # Its own copy still names the request to whoever asks too late.
         scope = self._scope = {**self._scope}
@@ -214,10 +219,10 @@ class UnitOfWork:
 
     def _warn_of_lost_changes(self, session: AsyncSession) -> None:
         """Say so when a successful request leaves changes behind that nobody committed."""
-        if self.autocommit or not self.succeeded:
+        if self._terms.autocommit or not self.succeeded:
             return
         if state_of(session).uncommitted or session.new or session.dirty or session.deleted:
-            self._database.activity.warn(
+            self._terms.database.activity.warn(
                 "uncommitted_changes",
                 f"{self.origin} answered with success but left changes uncommitted; they were "
                 'rolled back. Call `await session.commit()`, or use commit="autocommit".',

@@ -118,7 +118,7 @@ MUTANTS = [
     # -- read sessions -----------------------------------------------------------------------------
     Mutant(
         "a read session's flush begins to work",
-        "session.py",
+        "read_session.py",
         "        if self.new or self.deleted or any(self.is_modified(one) for one in self.dirty):\n",
         "        if False:\n",
         "tests/review/test_read_sessions.py",
@@ -213,7 +213,7 @@ MUTANTS = [
     Mutant(
         "manual mode commits",
         "transaction.py",
-        "if session is None or not self.autocommit or not",
+        "if session is None or not self._terms.autocommit or not",
         "if session is None or not",
         "tests/test_transaction.py",
         "manual_mode",
@@ -221,7 +221,7 @@ MUTANTS = [
     Mutant(
         "lost changes go unmentioned",
         "transaction.py",
-        "        if self.autocommit or not self.succeeded:\n",
+        "        if self._terms.autocommit or not self.succeeded:\n",
         "        if True:\n",
         *contract("rollback", "did_not_commit", MANUAL),
     ),
@@ -361,7 +361,7 @@ MUTANTS = [
     Mutant(
         "a connection that arrives after the end is kept",
         "session.py",
-        "        connection.close()\n        raise _over()\n",
+        "        connection.close()\n        raise over()\n",
         "        pass\n",
         "tests/test_session.py",
         "arrives_after_the_end",
@@ -632,7 +632,7 @@ MUTANTS = [
     ),
     Mutant(
         "a read session keeps its connection",
-        "session.py",
+        "read_session.py",
         "            self._return_connection()\n",
         "",
         "tests/test_session.py",
@@ -713,14 +713,14 @@ MUTANTS = [
     Mutant(
         "who looks whether an unanswered COMMIT has stored something looks at a replica",
         "session.py",
-        '        event.listen(sync_class, "after_soft_rollback", _remember_unknown)\n',
+        '        event.listen(made.sync_session_class, "after_soft_rollback", _remember_unknown)\n',
         "",
         "tests/test_read_your_writes.py",
         "looks_at_the_primary",
     ),
     Mutant(
         "a request's replica reads lack what it stored",
-        "session.py",
+        "read_session.py",
         "if writer is not None and writer.stored and state.awaited != LATER:",
         "if False:",
         "tests/test_replicas.py",

@@ -16,7 +16,7 @@ from reviewpoint_db.activity import BUCKETS, Activity, Event, Histogram, Holder
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.database import Database
-from reviewpoint_db.transaction import UnitOfWork
+from reviewpoint_db.transaction import Terms, UnitOfWork
 from tests.support.logs import logged
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_a_connection_that_outlives_its_request_is_still_named_by_it(
         for use in (True, False):
             scope: dict[str, Any] = {"headers": [(b"x-request-id", b"abc")]}
             unit: UnitOfWork | None = UnitOfWork(
-                database, scope=scope, origin=lambda _scope: "GET /leak leak"
+                Terms(database, origin=lambda _scope: "GET /leak leak"), scope
             )
             assert unit is not None
             token = current_units.set({"default": unit})
@@ -142,7 +142,7 @@ async def test_a_holder_is_named_by_its_request_when_somebody_asks() -> None:
         return "GET /papers list_papers"
 
     database: Any = type("Database", (), {"open_session": None})()
-    unit: UnitOfWork | None = UnitOfWork(database, origin=lambda _scope: name())
+    unit: UnitOfWork | None = UnitOfWork(Terms(database, origin=lambda _scope: name()))
     assert unit is not None
     token = current_units.set({"default": unit})
     holder = Holder(time.monotonic())

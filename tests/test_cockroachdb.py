@@ -20,9 +20,9 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.engine import backend_of
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.postgresql import CockroachDB
+from reviewpoint_db.read_session import read_engine_of
 from reviewpoint_db.server_postgresql import NOT_IN_COCKROACHDB
 from reviewpoint_db.server_view import look_at_server
-from reviewpoint_db.session import read_engine_of
 from tests.support.notes import held
 from tests.support.relay import Relay
 
