@@ -82,8 +82,9 @@ openssl:
 
 # The package postgresql would make a server of the machine's own, and start it.
 CLUSTERS := /etc/postgresql-common/createcluster.conf
-servers:
+servers: $(VENV)/.dev
 	$(call debian,pgbouncer etcd pg_ctlcluster,pgbouncer etcd-server postgresql,tests/scale)
+	-$(BIN)/python -m tests.support.newer_pgbouncer
 
 test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL servers of their own.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)

@@ -38,9 +38,10 @@ def folder(run: Run, request: pytest.FixtureRequest) -> Path:
     return run.folder / f"pgbouncer-{run.worker}-{abs(hash(request.node.nodeid))}"
 
 
-@pytest.fixture
-def bouncer(folder: Path, own_url: str) -> Iterator[PgBouncer]:
-    with PgBouncer(folder, own_url) as bouncer:
+@pytest.fixture(params=[False, True], ids=["installed", "tracking"])
+def bouncer(folder: Path, own_url: str, request: pytest.FixtureRequest) -> Iterator[PgBouncer]:
+    """The one that is installed, and one that tracks prepared statements."""
+    with PgBouncer(folder, own_url, tracking=request.param) as bouncer:
         yield bouncer
 
 
@@ -120,16 +121,22 @@ def rows(server: PostgresServer) -> list[int]:
     return [int(row) for row in server.psql("SELECT n FROM soak ORDER BY n", "own").splitlines()]
 
 
-@pytest.mark.parametrize(("declared", "seconds"), [("", 30.0), ("yes", 10.0)])
+@pytest.mark.parametrize(
+    ("declared", "seconds", "tracking"),
+    [("", 30.0, False), ("yes", 5.0, False), ("", 8.0, True), ("no", 5.0, True)],
+    ids=["noticed", "declared", "tracking", "tracking, prepared"],
+)
 async def test_32_clients_on_4_server_connections_get_right_answers_only(
     folder: Path,
     own_url: str,
     soaked: PostgresServer,
     declared: str,
     seconds: float,
+    tracking: bool,
 ) -> None:
+    """One that tracks prepared statements may be told to be none, and they are prepared then."""
     with (
-        PgBouncer(folder, own_url, pool_size=4) as bouncer,
+        PgBouncer(folder, own_url, pool_size=4, tracking=tracking) as bouncer,
         serving(bouncer.url, declared) as server,
     ):
         soak = Soak(server)
@@ -157,6 +164,7 @@ async def test_the_soak_notices_what_happens_without_the_protection(
         assert "prepared statement" in server.log
 
 
+@pytest.mark.parametrize("bouncer", [False], indirect=True, ids=["installed"])
 async def test_a_restart_of_pgbouncer_under_load_is_over_when_it_is_back(
     bouncer: PgBouncer, soaked: PostgresServer
 ) -> None:
@@ -245,7 +253,7 @@ async def test_who_holds_which_backend_is_said_to_be_not_available(bouncer: PgBo
 
 async def test_what_pgbouncer_refuses_is_named_with_what_to_do(bouncer: PgBouncer) -> None:
     # Newer ones understand `options`; a parameter of nobody's is refused by each.
-    settings = {"work_mem": "8MB"} if version() >= (1, 20) else {"options": "-c work_mem=8MB"}
+    settings = {"work_mem": "8MB"} if bouncer.version >= (1, 20) else {"options": "-c work_mem=8MB"}
     async with (
         Database(
             DatabaseConfig(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support.pgbouncer import PgBouncer
+from tests.support.pgbouncer import TRACKING, PgBouncer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +20,12 @@ def folder(run: Run) -> Path:
     return run.folder / f"pgbouncer-support-{run.worker}"
 
 
+@pytest.mark.parametrize("tracking", [False, True])
 async def test_it_serves_by_transaction_and_comes_back_on_its_port(
-    folder: Path, own_url: str
+    folder: Path, own_url: str, tracking: bool
 ) -> None:
-    with PgBouncer(folder, own_url, pool_size=1) as bouncer:
+    with PgBouncer(folder, own_url, pool_size=1, tracking=tracking) as bouncer:
+        assert bouncer.version >= TRACKING or not tracking
         first = await asyncpg.connect(bouncer.url, statement_cache_size=0)
         second = await asyncpg.connect(bouncer.url, statement_cache_size=0)
         asked = [await each.fetchval("SELECT pg_backend_pid()") for each in (first, second)]

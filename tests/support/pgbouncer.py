@@ -1,4 +1,7 @@
-"""PgBouncer before a test server: Debian's package `pgbouncer`, on loopback, pooling by transaction."""
+"""PgBouncer before a test server: Debian's package `pgbouncer`, on loopback, pooling by transaction.
+
+`PgBouncer(…, tracking=True)` is one that tracks prepared statements, see `newer_pgbouncer`.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
-from tests.support.binaries import server_identity
+from tests.support.binaries import reachable, server_identity
+from tests.support.newer_pgbouncer import FOLDER, loader
 from tests.support.postgres import HOST, free_port
 from tests.support.server import accepts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["PgBouncer", "version"]
+__all__ = ["TRACKING", "PgBouncer", "version"]
+
+#: The version from which on prepared statements are tracked.
+TRACKING = (1, 21)
 
 #: Debian puts it where only root's PATH leads.
 _PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "pgbouncer"
 
 
-def version() -> tuple[int, int]:
-    """Which PgBouncer is installed.
+def version(command: Sequence[str] = (_PROGRAM,)) -> tuple[int, int]:
+    """Which PgBouncer it is.
 
     Raises:
-        FileNotFoundError: None is: apt-get install pgbouncer.
+        FileNotFoundError: None is installed: apt-get install pgbouncer.
     """
-    said = subprocess.run([_PROGRAM, "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     major, minor = said.stdout.split()[1].split(".")[:2]
     return int(major), int(minor)
+
+
+def _tracking(run: Path) -> tuple[str, ...]:
+    """The words that run one that tracks prepared statements.
+
+    Args:
+        run: A folder that the servers' user can reach.
+    """
+    if version() >= TRACKING:
+        return (_PROGRAM,)
+    if not (FOLDER / "usr/sbin/pgbouncer").exists():
+        raise RuntimeError("PgBouncer is too old: python -m tests.support.newer_pgbouncer")
+    folder = FOLDER
+    if server_identity() and not reachable(folder / "usr/sbin"):
+        folder = run / "newer-pgbouncer"
+        shutil.copytree(FOLDER, folder, symlinks=True, dirs_exist_ok=True)
+    return (*loader(folder), str(folder / "usr/sbin/pgbouncer"))
 
 
 class PgBouncer:
@@ -45,6 +69,7 @@ class PgBouncer:
         *,
         pool_size: int = 4,
         pool_mode: str = "transaction",
+        tracking: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         """Prepares a PgBouncer; `start()` runs it.
@@ -54,6 +79,7 @@ class PgBouncer:
             url: The database behind it; clients log in with the same user and password.
             pool_size: Its `default_pool_size`.
             pool_mode: Its `pool_mode`.
+            tracking: Whether it must be one that tracks prepared statements.
             settings: Further lines of its section `pgbouncer`.
         """
         self.folder = folder
@@ -72,6 +98,8 @@ class PgBouncer:
             "server_login_retry": "1",
             **(settings or {}),
         }
+        self._command = _tracking(folder.parent) if tracking else (_PROGRAM,)
+        self.version = version(self._command)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -107,7 +135,7 @@ class PgBouncer:
         self.port = self.port or free_port()
         self._write_files()
         self._process = subprocess.Popen(
-            [_PROGRAM, str(self.folder / "pgbouncer.ini")],
+            [*self._command, str(self.folder / "pgbouncer.ini")],
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -127,7 +155,8 @@ class PgBouncer:
 
     def stop(self) -> None:
         """Ends it as an immediate shutdown does: every connection is closed."""
-        self._end(signal.SIGTERM)
+        # From 1.23 on SIGTERM waits for its clients.
+        self._end(signal.SIGQUIT if self.version >= (1, 23) else signal.SIGTERM)
 
     def restart(self) -> None:
         """Kills it and starts it on the same port."""
