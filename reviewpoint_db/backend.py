@@ -9,10 +9,12 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["READ_ONLY", "WRITE_REFUSED", "Backend"]
+__all__ = ["READ_ONLY", "REPLICA", "WRITE_REFUSED", "Backend"]
 
 #: The execution option of a read session's engine.
 READ_ONLY: Final = "reviewpoint_db_read_only"
+#: Marks the dialect of a replica's engine.
+REPLICA: Final = "_reviewpoint_db_replica"
 #: What a read session says to a change.
 WRITE_REFUSED: Final = (
     "A read session was asked to write. Use db_session (or database.session()) for changes."

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
-from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED, Backend
+from reviewpoint_db.backend import READ_ONLY, REPLICA, WRITE_REFUSED, Backend
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
@@ -49,8 +49,6 @@ _IN_COMMIT: Final = "reviewpoint_db_in_commit"
 _ADOPTED: Final = "_reviewpoint_db_adopted"
 #: Where an engine has its `HostNotes`.
 _NOTES: Final = "_reviewpoint_db_host_notes"
-#: Marks the dialect of a replica's engine.
-_REPLICA: Final = "_reviewpoint_db_replica"
 
 
 def backend_of(config: DatabaseConfig) -> Backend:
@@ -79,6 +77,9 @@ def connect_args_of(config: DatabaseConfig, *, read: bool = False) -> dict[str, 
             **own["server_settings"],
             **(given.get("server_settings") or {}),
         }
+    hosts = arguments.get("host", ())
+    if not read and len(hosts) > 1 and not isinstance(hosts, str):
+        arguments.setdefault("async_creator_fn", connect_first)
     return arguments
 
 
@@ -117,16 +118,15 @@ def create_engine(
     options: dict[str, Any] = dict(config.engine_options)
     options["connect_args"] = connect_args or connect_args_of(config)
     notes = HostNotes()
-    if len(hosts := options["connect_args"].get("host", ())) > 1 and not isinstance(hosts, str):
-        connect = partial(connect_first, host_notes=notes)
-        options["connect_args"].setdefault("async_creator_fn", connect)
+    if options["connect_args"].get("async_creator_fn") is connect_first:
+        options["connect_args"]["async_creator_fn"] = partial(connect_first, host_notes=notes)
     options.setdefault("hide_parameters", True)
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}
     engine = create_async_engine(url or config.sqlalchemy_url, **options)
     setattr(engine.sync_engine, _NOTES, notes)
     if connect_args is not None:
-        setattr(engine.dialect, _REPLICA, True)
+        setattr(engine.dialect, REPLICA, True)
     _attach(engine.sync_engine, backend, config)
     if config.observe:
         observe(engine.sync_engine, activity, config)
@@ -278,7 +278,7 @@ def _lost(error: BaseException) -> bool:
 
 
 def _of_replica(engine: Engine | None) -> bool:
-    return engine is not None and bool(engine.dialect.__dict__.get(_REPLICA))
+    return engine is not None and bool(engine.dialect.__dict__.get(REPLICA))
 
 
 def _is_failover(error: Exception, driver: Any, backend: Backend) -> bool:

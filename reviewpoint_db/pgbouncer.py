@@ -12,18 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet
 
 from loguru import logger
-from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
+from reviewpoint_db.backend import REPLICA
 from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.redaction import safe_error
 
-__all__ = ["NOT_AVAILABLE", "answers", "is_behind", "listen_for"]
+__all__ = ["NOT_AVAILABLE", "Login", "answers", "listen_for"]
 
 #: What the pages say where they would name who holds which connection.
 NOT_AVAILABLE: Final = (
@@ -40,49 +39,51 @@ _SAFE: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_c
 
 #: Startup parameters that this package asks for by itself; they are for a server's own socket.
 _OURS: Final = ("client_connection_check_interval", "tcp_")
-
-#: What the engines know of who answers them.
-_logins: WeakKeyDictionary[Engine, _Login] = WeakKeyDictionary()
-#: Drivers' connections that lead through a PgBouncer.
-_behind: WeakSet[Any] = WeakSet()
-
-
-def is_behind(driver: Any) -> bool:
-    """Whether a connection of asyncpg leads through PgBouncer, as far as was noticed. No I/O."""
-    return driver in _behind
+#: And for a replica, which refuses to write by itself.
+_OURS_OF_REPLICA: Final = (*_OURS, "default_transaction_read_only")
 
 
 def answers(engine: AsyncEngine) -> bool:
     """Whether PgBouncer answers an engine's logins, declared or as far as was noticed."""
-    login = _logins.get(engine.sync_engine)
-    return login is not None and login.certain
+    login = getattr(engine.sync_engine.dialect.connect, "__self__", None)
+    return isinstance(login, Login) and login.certain
 
 
-def listen_for(engine: AsyncEngine, declared: bool | None) -> None:
+def listen_for(engine: AsyncEngine, declared: bool | None) -> Login | None:
     """Open the engine's connections as PgBouncer needs them, where there is one.
 
     Args:
         engine: Nothing of it has connected yet.
         declared: Whether there is one; None to find out.
+
+    Returns:
+        What the engine learns of who answers it; None where it does not look.
     """
-    if declared is not False:
-        dialect = engine.sync_engine.dialect
-        login = _logins[engine.sync_engine] = _Login(dialect.connect, certain=declared is True)
-        # Not by the event do_connect: who listens to it after us would never be asked.
-        dialect.connect = login.connect  # type: ignore[method-assign]
+    if declared is False:
+        return None
+    dialect = engine.sync_engine.dialect
+    ours = _OURS_OF_REPLICA if vars(dialect).get(REPLICA) else _OURS
+    login = Login(dialect.connect, certain=declared is True, ours=ours)
+    # Not by the event do_connect: who listens to it after us would never be asked.
+    dialect.connect = login.connect  # type: ignore[method-assign]
+    return login
 
 
-class _Login:
+class Login:
     """How one engine logs in, and what it has learned about what answers.
 
     Args:
         connect: The dialect's own way.
         certain: Whether PgBouncer is known to answer.
+        ours: How the names of startup parameters begin that PgBouncer is not asked for.
     """
 
-    def __init__(self, connect: Callable[..., Any], *, certain: bool) -> None:
+    def __init__(
+        self, connect: Callable[..., Any], *, certain: bool, ours: tuple[str, ...] = _OURS
+    ) -> None:
         self.certain = certain
         self._connect = connect
+        self._ours = ours
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
         """Open a connection in the place of the dialect, in SQLAlchemy's greenlet."""
@@ -125,7 +126,7 @@ class _Login:
 
     def _connect_safely(self, arguments: Any, options: dict[str, Any]) -> Any:
         settings = options.get("server_settings", {})
-        kept = {name: value for name, value in settings.items() if not name.startswith(_OURS)}
+        kept = {name: value for name, value in settings.items() if not name.startswith(self._ours)}
         safe = {
             **options,
             **_SAFE,
@@ -133,7 +134,7 @@ class _Login:
             "server_settings": kept,
         }
         try:
-            connection: Any = self._connect(*arguments, **safe)
+            return self._connect(*arguments, **safe)
         except Exception as error:
             if not _is_refusal(error):
                 raise
@@ -142,8 +143,6 @@ class _Login:
                 "and say it by ALTER ROLE ... SET, or let PgBouncer ignore it "
                 "(ignore_startup_parameters)."
             ) from None  # whose code is that of a server which will be back
-        _behind.add(connection.driver_connection)
-        return connection
 
     def _found(self, why: str) -> None:
         if not self.certain:

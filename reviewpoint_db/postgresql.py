@@ -11,7 +11,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.driver_errors import code_of
-from reviewpoint_db.pgbouncer import is_behind, listen_for
+from reviewpoint_db.pgbouncer import Login, listen_for
 
 __all__ = ["CockroachDB", "PostgreSQL"]
 
@@ -29,6 +29,8 @@ class PostgreSQL:
     def __init__(self, *, password_rotates: bool = False, pgbouncer: bool | None = None) -> None:
         self.password_rotates = password_rotates
         self._pgbouncer = pgbouncer
+        #: What the engine of this backend knows of who answers it.
+        self._login: Login | None = None
 
     def is_closed(self, driver: Any) -> bool:
         """Whether asyncpg saw the end of the connection; it notices the server's EOF at once."""
@@ -60,7 +62,9 @@ class PostgreSQL:
 
     def pid(self, driver: Any) -> int | None:
         """The backend's process id, which the server told at the login; PgBouncer's is invented."""
-        pid: int | None = None if is_behind(driver) else driver.get_server_pid()
+        if self._login is not None and self._login.certain:
+            return None
+        pid: int = driver.get_server_pid()
         return pid
 
     def refuses_writes(self, driver: Any) -> bool:
@@ -108,7 +112,7 @@ class PostgreSQL:
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """See who answers the login; nothing is asked after it, from asyncpg 0.32 on."""
-        listen_for(engine, self._pgbouncer)
+        self._login = listen_for(engine, self._pgbouncer)
 
 
 class CockroachDB(PostgreSQL):

@@ -20,7 +20,11 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from reviewpoint_db.backend import REPLICA
+from reviewpoint_db.hosts import HEAD_START
+from reviewpoint_db.pgbouncer import listen_for
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.supply import loop_of_this_thread
 
 __all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen", "lsn_of"]
 
@@ -39,10 +43,19 @@ _REPLICA: Final = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text"
 
 
 class Address(NamedTuple):
-    """Where a host is, and what its driver needs."""
+    """Where a host is, and what its driver needs.
+
+    Args:
+        url: With its password.
+        connect_args: All of the driver's arguments.
+        pgbouncer: Whether PgBouncer answers there; None to find out.
+        replica: Whether it is one of `read_url`.
+    """
 
     url: URL
     connect_args: dict[str, Any]
+    pgbouncer: bool | None = None
+    replica: bool = False
 
 
 class Seen(NamedTuple):
@@ -104,10 +117,12 @@ class _Host:
     async def ask(self, question: str) -> Any:
         """Return the row of the answer, within the bound."""
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                if self._connection is None:
-                    self._engine = _engine_of(self._address())
+            if self._connection is None:
+                address = self._address()
+                async with asyncio.timeout(_time_to_connect(address)):
+                    self._engine = _engine_of(address)
                     self._connection = await self._engine.connect()
+            async with asyncio.timeout(_TIMEOUT):
                 raw = await self._connection.get_raw_connection()
                 driver: Any = raw.driver_connection
                 return await driver.fetchrow(question)
@@ -128,24 +143,44 @@ class _Host:
                 await connection.close()
 
 
+def _time_to_connect(address: Address) -> float:
+    """Of several hosts, those before the right one may be silent."""
+    hosts = address.connect_args.get("host")
+    others = len(hosts) - 1 if isinstance(hosts, (list, tuple)) else 0
+    return _TIMEOUT + HEAD_START * others
+
+
 def _engine_of(address: Address) -> AsyncEngine:
     # Without named statements it works behind a pooler too.
     arguments = {**address.connect_args, "statement_cache_size": 0, "timeout": _TIMEOUT}
-    return create_async_engine(address.url, poolclass=NullPool, connect_args=arguments)
+    engine = create_async_engine(address.url, poolclass=NullPool, connect_args=arguments)
+    setattr(engine.dialect, REPLICA, address.replica)
+    listen_for(engine, address.pgbouncer)
+    return engine
 
 
 class _End:
-    """The end of one thread's measuring, which another thread brings about."""
+    """The end of one thread's measuring, which another thread brings about.
+
+    It comes by itself when the loop that asked for the measuring is closed: without a stop the thread
+    and its connections would stay for ever.
+    """
 
     def __init__(self) -> None:
-        self.has_come = False
+        self._said = False
+        self._loop = loop_of_this_thread()
         self._lock = threading.Lock()
         self._interrupt: Callable[[], object] | None = None
+
+    @property
+    def has_come(self) -> bool:
+        """Whether nothing is to be measured any more."""
+        return self._said or (self._loop is not None and self._loop.is_closed())
 
     def come(self) -> None:
         """Interrupt what is under way."""
         with self._lock:
-            self.has_come = True
+            self._said = True
             interrupt, self._interrupt = self._interrupt, None
         if interrupt is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended by itself
@@ -188,7 +223,7 @@ class ReplicaWatch:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, for as long as the running loop is not closed."""
         # Not in the thread: a fork in the middle of its import would leave the module locked in the child.
         self._addresses[0]().url.get_dialect().import_dbapi()
         self._end = end = _End()

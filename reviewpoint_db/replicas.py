@@ -140,13 +140,13 @@ class Replicas:
         self._usable: tuple[Replica, ...] = ()
         self._turn = 0
         self._told = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._watch = self._make_watch()
         on_fork(self)
 
     def forget_parent(self) -> None:
         """Begin in a forked child: nothing measures there, and nothing is known."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._watch = self._make_watch()
         self._forget()
 
@@ -164,8 +164,10 @@ class Replicas:
             arguments.pop("port", None)
             if host.startswith("/"):
                 arguments.update(host=host, port=port or 5432)
-                return Address(url.set(host=None, port=None), arguments)
-            return Address(url.set(host=host or None, port=port) if host else url, arguments)
+                url = url.set(host=None, port=None)
+            elif host:
+                url = url.set(host=host, port=port)
+            return Address(url, arguments, config.pgbouncer, replica=True)
 
         return address
 
@@ -177,7 +179,7 @@ class Replicas:
     def _make_watch(self) -> ReplicaWatch:
         def primary() -> Address:
             config = self._config()
-            return Address(config.sqlalchemy_url, connect_args_of(config))
+            return Address(config.sqlalchemy_url, connect_args_of(config), config.pgbouncer)
 
         return ReplicaWatch(
             primary, [host.address for host in self.hosts], limit=self._limit, tell=self.tell
@@ -292,6 +294,7 @@ class Replicas:
         """Begin to measure, unless that is under way."""
         with self._lock:
             if self._config().read_url is not None and not self._watch.running:
+                self._forget()  # what the last watch saw may be long ago
                 self._watch.start()
 
     def stop(self) -> None:

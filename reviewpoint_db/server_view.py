@@ -11,7 +11,7 @@ from reviewpoint_db.beside import beside
 from reviewpoint_db.context import current_origin
 from reviewpoint_db.engine import connect_args_of
 from reviewpoint_db.holder import HolderSnapshot
-from reviewpoint_db.pgbouncer import NOT_AVAILABLE, is_behind
+from reviewpoint_db.pgbouncer import NOT_AVAILABLE, answers
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_postgresql import (
     NOT_IN_COCKROACHDB,
@@ -95,7 +95,7 @@ async def look_at_server(database: _Database) -> ServerView:
                 note, connections = NOT_IN_COCKROACHDB, []
                 figures = await cockroachdb_figures_of(driver)
             else:
-                note = NOT_AVAILABLE if is_behind(driver) else None
+                note = NOT_AVAILABLE if answers(database.engine) else None
                 figures = await figures_of(driver)
                 connections = await connections_of(driver, application_prefix(config))
                 # Once more, for those who came while this one connected; the earlier look wins,

@@ -98,6 +98,31 @@ MUTANTS = [
         "tests/testing/test_turns.py",
         "gives_up",
     ),
+    # -- the watch of replicas ---------------------------------------------------------------------
+    Mutant(
+        "the watch of replicas outlives its event loop",
+        "replica_watch.py",
+        "        return self._said or (self._loop is not None and self._loop.is_closed())\n",
+        "        return self._said\n",
+        "tests/test_replica_watch.py",
+        "ends_with_its_loop",
+    ),
+    Mutant(
+        "what the last watch saw of replicas is believed for ever",
+        "replicas.py",
+        "                self._forget()  # what the last watch saw may be long ago\n",
+        "",
+        "tests/test_replica_watch.py",
+        "begins_anew",
+    ),
+    Mutant(
+        "a frozen host of the primary's URL hides the primary from the watch",
+        "replica_watch.py",
+        "    return _TIMEOUT + HEAD_START * others\n",
+        "    return _TIMEOUT\n",
+        "tests/test_replica_watch.py",
+        "behind_silent_hosts",
+    ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
         "a WebSocket without a database is left to the framework",

@@ -22,7 +22,7 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.endpoints.live import live_figures
 from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.pgbouncer import NOT_AVAILABLE, answers, is_behind, listen_for
+from reviewpoint_db.pgbouncer import NOT_AVAILABLE, answers, listen_for
 from reviewpoint_db.postgresql import PostgreSQL
 from tests.support.pools import engine_with_pool
 from tests.support.relay import Relay
@@ -95,16 +95,23 @@ def _no_dialect(*_: Any, **__: Any) -> Any:
 
 
 def login(*, certain: bool = False) -> Any:
-    return pgbouncer._Login(_no_dialect, certain=certain)
+    return pgbouncer.Login(_no_dialect, certain=certain)
+
+
+def _backend(found: pgbouncer.Login) -> PostgreSQL:
+    backend = PostgreSQL()
+    backend._login = found
+    return backend
 
 
 async def test_a_server_that_answers_itself_is_asked_nothing() -> None:
     server = Server(direct)
-    driver = await server.login(login(), server_settings={"application_name": "a"})
+    found = login()
+    driver = await server.login(found, server_settings={"application_name": "a"})
     assert not driver.asked and not driver.cut
-    assert not is_behind(driver)
+    assert not found.certain
     assert server.options == [{"server_settings": {"application_name": "a"}}]
-    assert PostgreSQL().pid(driver) == 4711
+    assert _backend(found).pid(driver) == 4711
 
 
 @pytest.mark.parametrize(("pid", "encoding"), [(-5, "UTF8"), (2**22 + 1, "UTF8"), (7, "'utf-8'")])
@@ -120,8 +127,8 @@ async def test_pgbouncer_is_noticed_asked_about_once_and_spoken_to_safely(
     assert len(server.drivers) == 3
     for driver in (first, second):
         assert not driver.asked and not driver.cut
-        assert is_behind(driver)
-        assert PostgreSQL().pid(driver) is None
+        assert _backend(found).pid(driver) is None
+    assert found.certain
     for options in server.options[1:]:
         assert options["statement_cache_size"] == options["prepared_statement_cache_size"] == 0
         assert options["prepared_statement_name_func"]() == ""
@@ -130,15 +137,16 @@ async def test_pgbouncer_is_noticed_asked_about_once_and_spoken_to_safely(
 async def test_two_logins_at_a_time_find_it_and_say_so_once() -> None:
     server = Server(bounced)
     found = login()
-    drivers = await asyncio.gather(server.login(found), server.login(found))
-    assert all(map(is_behind, drivers))
+    await asyncio.gather(server.login(found), server.login(found))
+    assert found.certain
 
 
 async def test_a_strange_process_id_that_the_server_confirms_is_no_pgbouncer() -> None:
     server = Server(lambda: Driver(2**23, "UTF8", "SELECT 1"))
-    driver = await server.login(login())
+    found = login()
+    driver = await server.login(found)
     assert len(driver.asked) == 1 and not driver.cut
-    assert not is_behind(driver)
+    assert not found.certain
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), asyncio.CancelledError()])
@@ -153,15 +161,14 @@ async def test_declared_it_is_not_looked_for() -> None:
     server = Server(bounced)
     driver = await server.login(login(certain=True))
     assert len(server.drivers) == 1
-    assert is_behind(driver) and not driver.asked
+    assert not driver.asked
 
 
 async def test_parameters_of_a_socket_are_left_out_when_pgbouncer_refuses_them() -> None:
     server = Server(bounced)
     server.refuses = {"tcp_keepalives_idle"}
     settings = {"application_name": "a", "tcp_keepalives_idle": "30"}
-    driver = await server.login(login(), server_settings=settings)
-    assert is_behind(driver)
+    await server.login(login(), server_settings=settings)
     assert server.options[-1]["server_settings"] == {"application_name": "a"}
     assert len(settings) == 2
 
