@@ -38,7 +38,9 @@ async def database(
     folder = f"bouncer-{request.param}-"
     with (
         PgBouncer(run.folder / f"{folder}1", cluster.primary.url("papers"), pool_size=1) as primary,
-        PgBouncer(run.folder / f"{folder}2", cluster.standbys[0].url("papers"), pool_size=1) as standby,
+        PgBouncer(
+            run.folder / f"{folder}2", cluster.standbys[0].url("papers"), pool_size=1
+        ) as standby,
     ):
         config = DatabaseConfig(
             url=primary.url, read_url=standby.url, environment="test", pgbouncer=request.param
