@@ -83,7 +83,7 @@ openssl:
 # The package postgresql would make a server of the machine's own, and start it.
 CLUSTERS := /etc/postgresql-common/createcluster.conf
 servers: $(VENV)/.dev
-	$(call debian,pgbouncer etcd pg_ctlcluster,pgbouncer etcd-server postgresql,tests/scale)
+	$(call debian,pgbouncer etcd pg_ctlcluster ip,pgbouncer etcd-server postgresql iproute2,tests/scale)
 	-$(BIN)/python -m tests.support.newer_pgbouncer
 
 test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL servers of their own.
