@@ -199,6 +199,13 @@ class Database:
         """Make ready for use. A database that is down is no error: it may come up later."""
         if not self._started_loops.enter(asyncio.get_running_loop()) or self.started:
             return
+        try:
+            await self._begin()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _begin(self) -> None:
         self.draining = False
         if self._tables is not None and not await self._tables.create(self.engine):
             task = asyncio.get_running_loop().create_task(self._tables.create_later(self.engine))

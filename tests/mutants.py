@@ -123,6 +123,15 @@ MUTANTS = [
         "tests/test_replica_watch.py",
         "behind_silent_hosts",
     ),
+    # -- starts and stops --------------------------------------------------------------------------
+    Mutant(
+        "a start that fails leaves its connections open",
+        "database.py",
+        "        except BaseException:\n            await self.stop()\n            raise\n",
+        "        except BaseException:\n            raise\n",
+        "tests/test_database.py",
+        "start_that_fails",
+    ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
         "a WebSocket without a database is left to the framework",

@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import MetaData, select, text
+from sqlalchemy import Column, MetaData, Table, select, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.types import UserDefinedType
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.context import describe_origin
@@ -42,6 +44,26 @@ async def test_it_starts_stops_and_starts_again(database_url: str) -> None:
         assert len([line for line in lines if "'default' started" in line]) == 1
         assert len([line for line in lines if "'default' stopped" in line]) == 1
     assert events == ["db.started", "db.stopped"] * 2
+
+
+class _Unknown(UserDefinedType[str]):
+    """A column's type that no database has."""
+
+    def get_col_spec(self, **_: object) -> str:
+        return "unheard_of"
+
+
+async def test_a_start_that_fails_leaves_nothing_open(postgres_url: str) -> None:
+    wrong = MetaData()
+    Table("wrong", wrong, Column("id", _Unknown()))
+    config = DatabaseConfig(url=postgres_url, environment="test")
+    database = Database(config, metadata=wrong, create_all=True)
+    with pytest.raises(ProgrammingError):
+        async with database:
+            raise AssertionError
+    assert not database.started
+    assert database.existing_engine is None
+    assert database.activity.closed == {"disposed": 1}
 
 
 async def test_a_stop_without_a_start_is_nothing(sqlite_url: str) -> None:

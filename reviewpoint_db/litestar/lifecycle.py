@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -43,19 +44,22 @@ class Lifecycle:
 
     def __init__(self, bindings: Sequence[Binding]) -> None:
         self._bindings = bindings
-        self._running = AsyncExitStack()
+        #: What each run of the application began: several loops may run it, in threads of theirs.
+        self._runs: defaultdict[asyncio.AbstractEventLoop, list[AsyncExitStack]] = defaultdict(list)
 
     @asynccontextmanager
     async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
         """Start; while the application runs, pass events on and drain at SIGTERM."""
+        running = AsyncExitStack()
+        self._runs[asyncio.get_running_loop()].append(running)
         with ExitStack() as serving:
             for binding in self._bindings:
                 database = binding.database
                 serving.callback(database.activity.subscribe(_forwarder(app)))
-                self._running.enter_context(default.use(database))
-                await self._running.enter_async_context(database)
+                running.enter_context(default.use(database))
+                await running.enter_async_context(database)
                 if binding.path is not None and binding.access.mounted:
-                    await self._running.enter_async_context(serving_live(database))
+                    await running.enter_async_context(serving_live(database))
                 serving.enter_context(on_sigterm(database.begin_draining))
             databases = [binding.database for binding in self._bindings]
             serving.enter_context(reporting(databases, _registry_of(app)))
@@ -76,11 +80,14 @@ class Lifecycle:
 
     def freeze(self) -> None:
         """Freeze what is there until the stop; the last `on_startup` hook, after all lifespans."""
-        self._running.enter_context(frozen())
+        self._runs[asyncio.get_running_loop()][-1].enter_context(frozen())
 
     async def stop(self) -> None:
         """Stop what was started, the last one first; the application may start again."""
-        running, self._running = self._running, AsyncExitStack()
+        here = asyncio.get_running_loop()
+        running = self._runs[here].pop()
+        if not self._runs[here]:
+            del self._runs[here]
         await running.aclose()
 
 

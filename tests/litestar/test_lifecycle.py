@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from litestar import Litestar, get
-from litestar.events import listener
+from litestar.events import BaseEventEmitterBackend, listener
 from litestar.plugins import InitPlugin
 from sqlalchemy import text
 
@@ -104,6 +105,43 @@ async def test_it_starts_again_after_its_stop(plugin: ReviewPointDBPlugin) -> No
         async with running(app), client(app) as http:
             assert (await http.get("/")).text == "42"
         assert not plugin.database.started
+
+
+class _Mute(BaseEventEmitterBackend):
+    """Litestar's own emitter belongs to one loop."""
+
+    def emit(self, event_id: str, *args: Any, **kwargs: Any) -> None:
+        """Tell nobody."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing was begun."""
+
+
+async def test_a_loop_that_ends_leaves_the_others_what_they_use(
+    plugin: ReviewPointDBPlugin,
+) -> None:
+    """Two threads may serve an application, each with a loop of its own."""
+    app = Litestar([answer], plugins=[plugin], event_emitter_backend=_Mute)
+    database = plugin.database
+    served, over = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with running(app), client(app) as http:
+            assert (await http.get("/")).text == "42"
+            served.set()
+            assert await asyncio.to_thread(over.wait, 10)
+
+    async with running(app):
+        await ask(database)
+        engine = database.engine
+        other = asyncio.create_task(asyncio.to_thread(asyncio.run, serve()))
+        assert await asyncio.to_thread(served.wait, 10)
+    assert database.started
+    assert not database.draining
+    over.set()
+    await other
+    assert engine is not database.existing_engine
+    assert not database.started
 
 
 async def test_a_start_that_fails_half_way_leaves_nothing_behind(
