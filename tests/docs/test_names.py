@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -12,7 +14,7 @@ import click
 import pytest
 
 import reviewpoint_db
-from reviewpoint_db import activity, checks, errors
+from reviewpoint_db import activity, checks, errors, sqlstate
 from reviewpoint_db.cli import main, migration_commands
 from reviewpoint_db.endpoints.routes import ROUTES
 from tools.settings_page import PAGE, renewed
@@ -60,8 +62,9 @@ def test_each_event_is_documented() -> None:
 
 def test_each_error_is_documented_with_its_class_of_sqlalchemy() -> None:
     told = first_column("errors.md", r"(\w+Error)")
-    assert set(told) == set(errors.__all__)
-    for name, row in told.items():
+    assert set(errors.__all__) <= set(told)
+    for name in errors.__all__:
+        row = told[name]
         bases = {
             base.__name__
             for base in getattr(errors, name).__mro__
@@ -69,6 +72,37 @@ def test_each_error_is_documented_with_its_class_of_sqlalchemy() -> None:
         }
         also = re.match(r" `(\w+)` \|", row)
         assert (also[1] in bases) if also else not bases, name
+
+
+def test_each_exception_that_can_be_met_is_documented_with_what_to_do() -> None:
+    """Whatever module it is of; those whose name is no error's are turned into others."""
+    page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    found = set()
+    for module in pkgutil.walk_packages(reviewpoint_db.__path__, "reviewpoint_db."):
+        for name, thing in inspect.getmembers(
+            importlib.import_module(module.name), inspect.isclass
+        ):
+            if issubclass(thing, Exception) and thing.__module__.startswith("reviewpoint_db."):
+                found.add(name)
+    public = {name for name in found if name.endswith("Error") and not name.startswith("_")}
+    assert public > set(errors.__all__), "no other module was looked at"
+    assert {name for name in public if f"`{name}`" not in page} == set()
+    for row in first_column("errors.md", r"(\w+Error)").values():
+        *_, to_do, end = row.split("|")
+        assert (len(to_do.strip()) > 5, end) == (True, ""), row
+
+
+def test_each_code_that_is_told_apart_is_documented() -> None:
+    page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    own = (value for name, value in vars(sqlstate).items() if name.isupper())
+    codes = {
+        code
+        for value in own
+        for code in ([value] if isinstance(value, str) else value)
+        if re.fullmatch(r"[0-9A-Z]{5}|SQLITE_[A-Z_]+", str(code))
+    }
+    assert len(codes) > 15
+    assert {code for code in codes if f"`{code}`" not in page} == set()
 
 
 def test_each_dependency_is_documented_with_its_reason() -> None:
