@@ -42,6 +42,7 @@ function showRows(body, items, keyOf, make, update) {
 
 function seconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0 s";
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
   if (value < 1) return `${(value * 1000).toPrecision(value < 0.01 ? 2 : 3) * 1} ms`;
   if (value < 10) return `${value.toFixed(1)} s`;

@@ -96,7 +96,7 @@ async def live_figures(database: Database) -> Reply:
         "server_error": view.error if view else None,
         "history": merged(worker.history for worker in workers),
         "statements": slowest_statements(workers),
-        "notices": latest_notices(workers),
+        "notices": latest_notices(each for worker in workers for each in worker.notices),
         "hosts": hosts,
         "configuration": _configuration(database),
     }

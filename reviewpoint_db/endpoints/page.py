@@ -13,7 +13,7 @@ from reviewpoint_db.endpoints.reply import SECURITY_HEADERS, Reply
 __all__ = ("page",)
 
 #: In the order in which they are run.
-_SCRIPTS: Final = ("elements.js", "charts.js", "page.js")
+_SCRIPTS: Final = ("elements.js", "charts.js", "holders.js", "tables.js", "page.js")
 
 
 @cache

@@ -118,12 +118,21 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A warning that was logged: when (Unix time), of what kind, its words, by which process."""
+    """A warning that was logged.
+
+    Args:
+        at: The last time (Unix).
+        kind: Of what.
+        text: Its words the last time.
+        pid: The process.
+        count: How often it was said in the same words, figures aside.
+    """
 
     at: float
     kind: str
     text: str
     pid: int
+    count: int = 1
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

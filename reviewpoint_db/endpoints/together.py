@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from reviewpoint_db.endpoints.report import (
 
 __all__ = ("all_hosts", "all_waiters", "all_workers", "latest_notices", "slowest_statements")
 
+#: What tells one warning from another of the same words.
+_FIGURE: Final = re.compile(r"\d+(\.\d+)?")
 #: What is told where several processes say different things of a replica; the gravest first.
 _GRAVEST: Final = (False, True, None)
 
@@ -65,10 +68,16 @@ def slowest_statements(workers: Iterable[WorkerReport]) -> list[Statement]:
     return sorted(slowest.values(), key=lambda each: -each.seconds)[:MOST_STATEMENTS]
 
 
-def latest_notices(workers: Iterable[WorkerReport]) -> list[Notice]:
-    """Return the last warnings, the newest first."""
-    notices = (notice for worker in workers for notice in worker.notices)
-    return sorted(notices, key=lambda notice: -notice.at)[:MOST_NOTICES]
+def latest_notices(notices: Iterable[Notice]) -> list[Notice]:
+    """Return the last warnings, the newest first; those in the same words are one."""
+    found: dict[tuple[str, str], Notice] = {}
+    for each in sorted(notices, key=lambda notice: -notice.at):
+        key = (each.kind, _FIGURE.sub("#", each.text))
+        last = found.get(key)
+        found[key] = (
+            each if last is None else msgspec.structs.replace(last, count=last.count + each.count)
+        )
+    return [*found.values()][:MOST_NOTICES]
 
 
 def all_hosts(workers: Iterable[WorkerReport]) -> tuple[HostReport, ...]:

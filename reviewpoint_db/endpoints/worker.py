@@ -13,7 +13,6 @@ from reviewpoint_db.endpoints.hosts import host_reports
 from reviewpoint_db.endpoints.report import (
     MOST_FRAMES,
     MOST_HOLDERS,
-    MOST_NOTICES,
     MOST_STATEMENTS,
     MOST_TOLD,
     MOST_WAITERS,
@@ -24,6 +23,7 @@ from reviewpoint_db.endpoints.report import (
     WorkerReport,
     route_of,
 )
+from reviewpoint_db.endpoints.together import latest_notices
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -126,6 +126,8 @@ def _statements(activity: ActivitySnapshot) -> tuple[Statement, ...]:
 
 def _notices(activity: ActivitySnapshot, pid: int) -> tuple[Notice, ...]:
     return tuple(
-        Notice(at=each.at.timestamp(), kind=each.kind, text=each.message, pid=pid)
-        for each in activity.recent_warnings[:MOST_NOTICES]
+        latest_notices(
+            Notice(at=each.at.timestamp(), kind=each.kind, text=each.message, pid=pid)
+            for each in activity.recent_warnings
+        )
     )

@@ -76,6 +76,34 @@ def test_a_stack_is_opened_by_keyboard_and_stays_open(browser: Browser, trouble:
     assert "render_report" in browser.text("#holders-body pre")
 
 
+def test_many_holders_are_counted_by_route_and_shown_ten_at_first(
+    browser: Browser, trouble: Trouble
+) -> None:
+    browser.open(trouble.page)
+    browser.wait(lambda: browser.run(POLLS) >= 1, "it does not poll")
+    browser.run("document.getElementById('pause').click()")
+    browser.wait(lambda: browser.text("#freshness").startswith("paused at"), "it does not pause")
+    live = trouble.live()
+    holder = {
+        "held": 1.0, "abandoned": False, "pid": 1, "state": "active", "state_for": 1.0,
+        "statement": None, "place": None, "origin": None, "stack": [], "backend_pid": None,
+    }  # fmt: skip
+    routes = ["GET /slow"] * 11 + ["GET /quick"]
+    live["holders"] = [
+        {**holder, "id": f"1-{number}", "route": route} for number, route in enumerate(routes)
+    ]
+    live["holders_total"] = 12
+    browser.run("show(arguments[0])", live)
+    count = "return document.querySelectorAll('#holders-body > tr').length"
+    assert browser.run(count) == 10
+    assert browser.text("#routes") == "Most by GET /slow (11), GET /quick (1)"
+    assert browser.text("#holders-more") == "Show 2 more"
+    browser.run("document.getElementById('holders-more').click()")
+    assert browser.run(count) == 12
+    browser.run("document.getElementById('holders-more').click()")
+    assert browser.run(count) == 10
+
+
 def test_a_screen_reader_hears_of_changes_and_not_of_ages(
     browser: Browser, trouble: Trouble
 ) -> None:

@@ -104,7 +104,8 @@ def test_exhausted(seen: Seen, trouble: Trouble, workers: int) -> None:
     )
     rows = seen.rows("#holders-body")
     assert len(rows) == limit
-    assert all("GET /slow in render_report idle in transaction" in row for row in rows)
+    place = r"GET /slow in render_report, tests/browser/app\.py:\d+ idle in transaction for \d"
+    assert all(re.search(place, row) for row in rows)
     assert "select title from papers" in rows[0]
     assert "GET /slow (" in seen.browser.text("#waiters")
     seen.browser.run("document.querySelector('.toggle').click()")
@@ -119,7 +120,8 @@ def test_leaking(seen: Seen, trouble: Trouble) -> None:
         r"returning it\.",
         "leaking",
     )
-    assert "leaked" in seen.rows("#holders-body")[0]
+    row = seen.rows("#holders-body")[0]
+    assert re.search(r"GET /leak tests\.browser\.app\.leak .*leaked: its task has ended", row)
 
 
 def test_blocked(seen: Seen, trouble: Trouble, workers: int) -> None:
@@ -134,6 +136,9 @@ def test_blocked(seen: Seen, trouble: Trouble, workers: int) -> None:
         r"POST /reviews .* waits .* for → PATCH /papers/\{paper_id\} in send_mail", chain
     )
     assert "update papers set title" in chain
+    culprit, waiting = seen.rows("#holders-body")
+    assert re.search(r"in send_mail, .*idle in transaction for \d.*; others wait for it", culprit)
+    assert "waits for PATCH /papers/{paper_id}" in waiting
 
 
 def test_names_from_the_application_are_text(seen: Seen, trouble: Trouble) -> None:
@@ -149,5 +154,7 @@ def test_names_from_the_application_are_text(seen: Seen, trouble: Trouble) -> No
 @pytest.mark.parametrize("workers", [2], ids=["two workers"], indirect=True)
 def test_a_worker_that_hangs_is_named(seen: Seen, trouble: Trouble) -> None:
     with trouble.blocked_loop() as pid:
-        seen.headline(rf"Worker {pid} does not answer: something blocks its event loop.*", "busy")
+        seen.headline(
+            rf"Worker {pid} does not answer: something blocks its event loop.*", "degraded"
+        )
         assert f"silent: {pid}" in seen.browser.text("#workers-note")

@@ -25,7 +25,7 @@ def digest(text: str) -> str:
 def test_the_policy_allows_what_is_in_the_page_and_nothing_else() -> None:
     scripts = re.findall(r"<script>(.*?)</script>", DOCUMENT, re.DOTALL)
     (style,) = re.findall(r"<style>(.*?)</style>", DOCUMENT, re.DOTALL)
-    assert len(scripts) == 3
+    assert len(scripts) == 5
     directives = dict(part.split(" ", 1) for part in POLICY.split("; "))
     assert directives == {
         "default-src": "'none'",

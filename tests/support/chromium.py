@@ -126,9 +126,9 @@ class Browser:
             for each in found
         ]
 
-    def shoot(self, path: Path) -> None:
-        """Takes a picture of the whole page."""
-        height = self.run("return document.documentElement.scrollHeight")
+    def shoot(self, path: Path, height: int | None = None) -> None:
+        """Takes a picture of the whole page, or of its first so many pixels."""
+        height = height or self.run("return document.documentElement.scrollHeight")
         width = self.run("return window.innerWidth")
         picture = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot",
