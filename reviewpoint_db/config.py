@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from reviewpoint_db.passwords import Password, PasswordSource, password_of_file
+from reviewpoint_db.config_checks import Environment, check
+from reviewpoint_db.connect_args import make_connect_args, xdist_worker
+from reviewpoint_db.passwords import PasswordSource, password_of_file
 from reviewpoint_db.pool_config import ByEnvironment, PoolConfig
-from reviewpoint_db.settings import check_number, read_variables, refuse
+from reviewpoint_db.settings import read_variables
 from reviewpoint_db.target import Backend, Target, is_loopback, normalize_url, understand
 from reviewpoint_db.urls import MASK
 
 __all__ = ["DatabaseConfig", "Environment", "PoolConfig", "normalize_url"]
 
-Environment = Literal["dev", "test", "prod"]
-
-#: Characters of the secret that signs what a client brings back.
-_SHORTEST_SECRET: Final = 16
 
 DEFAULT_URL = "sqlite+aiosqlite:///./reviewpoint.sqlite3"
-
-# These have a place of their own, or would undo a promise of this package.
-_OWNED_OPTIONS = {
-    "pool_size": "pool=PoolConfig(size=...)",
-    "max_overflow": "pool=PoolConfig(max_overflow=...)",
-    "pool_timeout": "pool=PoolConfig(timeout=...)",
-    "pool_recycle": "pool=PoolConfig(max_lifetime=...)",
-    "pool_reset_on_return": "pool=PoolConfig(reset_on_return=...)",
-    "pool_pre_ping": "pool=PoolConfig(ping_after_idle=...)",
-    "hide_parameters": "nothing: values are never shown",
-}
 
 # The original module's table: production 10+20, development 5+10, parallel tests 1+1.
 _POOL_SIZES: dict[Environment, tuple[int, int]] = {
     "dev": (5, 10),
     "test": (5, 10),
     "prod": (10, 20),
-}
-# A host that vanishes says no goodbye: its transactions, and their locks, end after 30 + 3 x 10 s
-# instead of the server's default of two hours. Over a Unix socket they have no effect. PgBouncer
-# refuses them: pgbouncer.py leaves out what begins with tcp_.
-_KEEPALIVES = {
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "60000",
 }
 # PgBouncer holds the queue of what waits for the server: more of ours would only wait there.
 _BEHIND_PGBOUNCER = (5, 5)
@@ -131,124 +107,11 @@ class DatabaseConfig(
     observe: bool = True
 
     def __post_init__(self) -> None:
-        self._check_names()
-        for field in ("connect_timeout", "query_timeout", "health_timeout", "leak_threshold"):
-            check_number(field, getattr(self, field), lowest=1)
-        for field in ("idle_in_transaction_threshold", "slow_statement", "retry_after"):
-            check_number(field, getattr(self, field), lowest=0)
-        check_number("expected_processes", self.expected_processes, lowest=1, whole=True)
-        check_number("max_replica_lag", self.max_replica_lag, lowest=1)
-        check_number("read_your_writes_wait", self.read_your_writes_wait, lowest=0)
-        self._check_types()
-        self._check_pool()
-        self._check_replicas()
-        self._check_pgbouncer()
-        self._check_password()
+        check(self, self._read_target)
         force_setattr(self, "engine_options", dict(self.engine_options))
         force_setattr(
             self, "connect_timeout", self._target.arguments.get("timeout", self.connect_timeout)
         )
-
-    def _check_names(self) -> None:
-        environments = get_args(Environment)
-        if self.environment is not None and self.environment not in environments:
-            raise refuse(
-                "environment",
-                repr(self.environment),
-                "unknown",
-                f"use one of {', '.join(environments)}",
-            )
-        name: object = self.name
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", name):
-            raise refuse("name", repr(name), "not a name", "use letters, digits, _ - and .")
-
-    def _check_types(self) -> None:
-        pool: object = self.pool
-        if pool is not None and not isinstance(pool, PoolConfig):
-            raise refuse(
-                "pool", f"a {type(pool).__name__}", "not a PoolConfig", "give PoolConfig(...)"
-            )
-        session_class: object = self.session_class
-        if session_class is not None and not (
-            isinstance(session_class, type) and issubclass(session_class, AsyncSession)
-        ):
-            raise refuse(
-                "session_class",
-                repr(session_class),
-                "not a class of sessions",
-                "give a subclass of sqlalchemy.ext.asyncio.AsyncSession",
-            )
-        options: object = self.engine_options
-        if not isinstance(options, Mapping):
-            raise refuse(
-                "engine_options", f"a {type(options).__name__}", "not a mapping", "give a dict"
-            )
-        for option, instead in _OWNED_OPTIONS.items():
-            if option in options:
-                raise refuse("engine_options", option, "set elsewhere", f"use {instead}")
-
-    def _check_pool(self) -> None:
-        if self.url is None and self.environment == "prod":
-            raise refuse(
-                "url",
-                None,
-                "production needs a database of its own",
-                "set REVIEWPOINT_DB_URL=postgresql://user:password@host/database",
-            )
-        if self.in_memory and self.pool is not None and self.pool.sized:
-            raise refuse(
-                "pool.size",
-                self.pool.size,
-                f"{self.safe_url} is in memory and has no connections to limit",
-                "leave out pool.size and pool.max_overflow, or use a file",
-            )
-
-    def _check_replicas(self) -> None:
-        read = self._read_target
-        if read is not None and (read.backend != self.backend or self.backend == "sqlite"):
-            raise refuse(
-                "read_url",
-                read.shown,
-                f"not a replica of {self.safe_url}",
-                "give a replica's URL, of PostgreSQL both",
-            )
-        if read is not None and (read.is_cockroachdb or self.is_cockroachdb):
-            raise refuse(
-                "read_url",
-                read.shown,
-                "CockroachDB has no replicas of this kind",
-                "leave it out, and read followers by AS OF SYSTEM TIME",
-            )
-        if not self.read_your_writes:
-            return
-        secret: object = self.read_your_writes_secret
-        if not isinstance(secret, str) or len(secret) < _SHORTEST_SECRET:
-            raise refuse(
-                "read_your_writes_secret",
-                "***" if secret else None,
-                "read_your_writes needs a secret that nobody can guess",
-                f"give at least {_SHORTEST_SECRET} random characters, the same to all processes",
-            )
-
-    def _check_pgbouncer(self) -> None:
-        declared: object = self.pgbouncer
-        if declared is not None and not isinstance(declared, bool):
-            raise refuse("pgbouncer", repr(declared), "not a switch", "give true, false or neither")
-        if declared and self.backend != "postgresql":
-            raise refuse("pgbouncer", declared, "SQLite has no PgBouncer", "leave it out")
-
-    def _check_password(self) -> None:
-        password: object = self.password
-        if password is None:
-            return
-        if not callable(password):
-            raise refuse("password", "***", "not callable", "give a function, or use the URL")
-        if self.backend != "postgresql":
-            raise refuse("password", "a callable", "SQLite has no passwords", "leave it out")
-        if self.sqlalchemy_url.password is not None:
-            raise refuse(
-                "password", "a callable", f"{self.safe_url} has one too", "take one of them out"
-            )
 
     @cached_property
     def _target(self) -> Target:
@@ -351,7 +214,7 @@ class DatabaseConfig(
         size, overflow = _POOL_SIZES[self.effective_environment]
         if self.pgbouncer:
             size, overflow = _BEHIND_PGBOUNCER
-        if self.backend == "postgresql" and not pool.sized and _xdist_worker():
+        if self.backend == "postgresql" and not pool.sized and xdist_worker():
             size, overflow, reset = 1, 1, "commit"
         return msgspec.structs.replace(
             pool,
@@ -369,25 +232,9 @@ class DatabaseConfig(
             read: For the replica.
         """
         target = self._target if not read or self._read_target is None else self._read_target
-        if target.backend == "sqlite":
-            # The wait for another connection's lock is a part of acquiring.
-            timeout = target.url.query.get("timeout", self.effective_pool.timeout)
-            return {"check_same_thread": False, "timeout": float(str(timeout))}
-        arguments: dict[str, Any] = {
-            "timeout": self.connect_timeout,
-            "command_timeout": self.query_timeout,
-            # Of several hosts the one that may be written to, unless the URL says otherwise.
-            **({"target_session_attrs": "read-write"} if self._has_several(target) else {}),
-            **target.arguments,
-            "server_settings": {
-                "application_name": self._application_name(),
-                **(_KEEPALIVES if self.pgbouncer is None else {}),  # else it is in between
-                **target.arguments.get("server_settings", {}),
-            },
-        }
-        if (source := self._password_source(read=read)) is not None:
-            arguments["password"] = Password(source, self.connect_timeout)
-        return arguments
+        return make_connect_args(
+            self, target, self._password_source(read=read), writable=target is self._target
+        )
 
     def _password_source(self, *, read: bool = False) -> PasswordSource | None:
         """What is asked for the password at each connect; None for a fixed one."""
@@ -402,18 +249,6 @@ class DatabaseConfig(
     def password_rotates(self) -> bool:
         """Whether the password is asked for at each connect, so that a wrong one may pass."""
         return self._password_source() is not None
-
-    def _has_several(self, target: Target) -> bool:
-        return target is self._target and len(target.hosts) > 1
-
-    def _application_name(self) -> str:
-        pid = os.getpid()
-        if worker := _xdist_worker():
-            return f"reviewpoint_test_{worker}_{pid}"
-        # PostgreSQL keeps 63 bytes; the process id at the end is what tells workers apart.
-        end = f":{pid}"
-        host = socket.gethostname().encode("ascii", "replace").decode()
-        return f"{self.name}@{host}"[: 63 - len(end)] + end
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> DatabaseConfig:
@@ -448,7 +283,3 @@ class DatabaseConfig(
             value = getattr(self, field.name)
             if field.name == "url" or value not in (field.default, {}):
                 yield field.name, safe.get(field.name, repr(value))
-
-
-def _xdist_worker() -> str | None:
-    return os.environ.get("PYTEST_XDIST_WORKER") or None

@@ -427,8 +427,8 @@ MUTANTS = [
     # -- no endless wait --------------------------------------------------------------------------
     Mutant(
         "statements have no time limit",
-        "config.py",
-        '            "command_timeout": self.query_timeout,\n',
+        "connect_args.py",
+        '        "command_timeout": config.query_timeout,\n',
         "",
         *contract("rollback", "beyond_its_time_limit"),
     ),
@@ -509,7 +509,7 @@ MUTANTS = [
     ),
     Mutant(
         "a host that vanishes holds its locks for two hours",
-        "config.py",
+        "connect_args.py",
         '    "tcp_keepalives_idle": "30",\n',
         "",
         "tests/test_postgresql.py",
