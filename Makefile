@@ -20,7 +20,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # What is there of what may be checked.
-CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest.py example_app tests benchmarks tools)
+CODE := $(wildcard reviewpoint_db reviewpoint_db_pytest example_app tests benchmarks tools)
 
 .DEFAULT_GOAL := help
 .PHONY: help run browser openssl servers test test-scale test-lowest check format coverage bench mutants wheel constraints docs clean

@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db import Database, DatabaseConfig, ReviewPointDBPlugin
 from reviewpoint_db.testing.kit import Kit
-from reviewpoint_db.testing.run import Run
 from reviewpoint_db.testing.schema import Schema
+from reviewpoint_db_pytest.run import Run
 
 METADATA: Final = MetaData()
 NOTES: Final = Table(

@@ -50,6 +50,47 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- what a run of the testing kit leaves -----------------------------------------------------
+    Mutant(
+        "who ends a run from outside leaves its databases",
+        "../reviewpoint_db_pytest/reaper.py",
+        "        if (folder / NOTED).exists():",
+        "        if False:",
+        "tests/testing/test_ends.py",
+        "from_outside_leaves_no_database",
+    ),
+    Mutant(
+        "a killed run's reaper drops what another run has made since",
+        "testing/leftovers.py",
+        "if not ended or server.mark_of(names[0]) == folder.name:",
+        "if True:",
+        "tests/testing/test_ends.py",
+        "made_since",
+    ),
+    Mutant(
+        "what is killed together with its reaper stays",
+        "../reviewpoint_db_pytest/run.py",
+        "            _start_reaper(lock.parent)\n",
+        "            pass\n",
+        "tests/testing/test_ends.py",
+        "together_with_its_reaper",
+    ),
+    Mutant(
+        "the databases of a killed run stay",
+        "testing/kit.py",
+        "            if stray.fullmatch(name):\n",
+        "            if False:\n",
+        "tests/testing/test_ends.py",
+        "together_with_its_reaper",
+    ),
+    Mutant(
+        "changed tables are not noticed",
+        "testing/kit.py",
+        "            mark = schema.fingerprint(self.home.url(name))\n",
+        '            mark = "same"\n',
+        "tests/testing/test_reuse.py",
+        "changed and sqlite",
+    ),
     # -- the testing kit's sandbox ----------------------------------------------------------------
     Mutant(
         "a commit that escapes from the sandbox is not seen",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from reviewpoint_db.testing.errors import TestingConfigurationError
-from reviewpoint_db.testing.run import reachable
+from reviewpoint_db_pytest.run import reachable
 
 __all__ = ["installed_version", "start_server"]
 

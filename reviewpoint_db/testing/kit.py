@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +15,15 @@ from reviewpoint_db.testing.channel import Channel
 from reviewpoint_db.testing.embedded import installed_version, start_server
 from reviewpoint_db.testing.errors import DatabaseNotRequestedError
 from reviewpoint_db.testing.faults import Faults
+from reviewpoint_db.testing.leftovers import SERVER
 from reviewpoint_db.testing.postgresql import PostgresErrors, PostgresGround, PostgresStandIn
 from reviewpoint_db.testing.redirect import Redirect, Target
-from reviewpoint_db.testing.run import Run
 from reviewpoint_db.testing.sandbox import TURN_TIMEOUT, Sandbox
 from reviewpoint_db.testing.schema import Schema
-from reviewpoint_db.testing.servers import UNREACHABLE, Files, Home, Server
+from reviewpoint_db.testing.servers import Files, Home, Server
 from reviewpoint_db.testing.sqlite import SQLiteErrors, SQLiteGround, SQLiteStandIn
 from reviewpoint_db.testing.thread import LoopThread
+from reviewpoint_db_pytest.run import NOTED, Run
 
 __all__ = ["Kit", "OpenSandbox"]
 
@@ -54,9 +56,8 @@ class Kit:
         url: The configured database, whose server is used; None for an embedded one.
         reuse: Keep the databases for the next run.
         rebuild: Make anew what the last run kept.
-        keep: The folder for what is kept.
+        keep: The folder for what is kept of SQLite.
         turn_timeout: Seconds that a party waits for its turn in the sandbox.
-        drops: Whether this is the process that drops the run's databases at its end.
     """
 
     def __init__(
@@ -68,7 +69,6 @@ class Kit:
         rebuild: bool = False,
         keep: Path | None = None,
         turn_timeout: float = TURN_TIMEOUT,
-        drops: bool = True,
     ) -> None:
         self._run = run
         self._url = url
@@ -76,11 +76,9 @@ class Kit:
         self._rebuild = rebuild
         self._folder = keep if reuse and keep is not None else run.folder / "sqlite"
         self._turn_timeout = turn_timeout
-        self._drops = drops
         self._numbers = itertools.count(1)
         self._ground: Any = None
         self._home: Home | None = None
-        self._schema: Schema | None = None
         self.owner = LoopThread()
         self.redirect = Redirect(self.owner, Target(None))
         self.redirect.install()
@@ -96,6 +94,8 @@ class Kit:
             if url is None and installed_version() is not None:
                 url = self._run.once("server", lambda: start_server(self._run.folder))
             if url is not None and DatabaseConfig(url=url).backend == "postgresql":
+                if self._url is not None:  # else the server goes as a whole
+                    self._run.once(SERVER, lambda: url)
                 self._home = Server(url, self.owner)
                 self._base = Server.base_name(DatabaseConfig(url=url).sqlalchemy_url)
             else:
@@ -110,37 +110,60 @@ class Kit:
 
     def worker_database(self, schema: Schema) -> str:
         """Make this worker's database, unless it is kept from the last run; return its URL."""
-        self._schema = schema
         name = self._name(self._run.worker)
-        self._run.once("template", lambda: self._make_template(schema))
-        if not (self._reuse and not self._rebuild and self.home.exists(name)):
-            self._copy(name)
-        self._note(name)
+        mark = self._run.once("template", lambda: self._make_template(schema))
+        if self.home.mark_of(name) != mark:
+            self._make_worker(name, mark)
         url = self.home.url(name)
         self.redirect.set_base(Target(url))
         return url
 
     def _make_template(self, schema: Schema) -> str:
+        """Make the template, unless it is kept; return what the copies of it are marked with."""
         name = self._name("template")
+        mark = self._run.folder.name
+        if self._reuse:
+            mark = schema.fingerprint(self.home.url(name))
+        kept = self._reuse and not self._rebuild and self.home.mark_of(name) == mark
+        self._drop_strays(all_of_them=not kept)
+        if not kept:
+            self._fill(name, mark, schema)
+        return mark
+
+    def _fill(self, name: str, mark: str, schema: Schema) -> None:
         self._note(name)
-        if self._reuse and not self._rebuild and self.home.exists(name):
-            return name
-        self.home.drop(name)
         url = self.home.create(name)
+        if not self._reuse:
+            self.home.mark(name, mark)  # from now on, these names are this run's
         with self.redirect.to(Target(url)):
             schema.fill(url, self.owner)
         self.home.leave(name)
-        return name
+        if self._reuse:
+            self.home.mark(name, mark)
+
+    def _make_worker(self, name: str, mark: str) -> None:
+        self._note(name)
+        self._copy(name)
+        self.home.mark(name, mark)
+
+    def _drop_strays(self, *, all_of_them: bool) -> None:
+        """Drop what earlier runs left: clones of a killed one, or all of their databases."""
+        of_a_run = rf"{re.escape(self._base)}_(template|main|gw\d+)"
+        stray = re.compile(of_a_run + (r"(_clone\d+)?" if all_of_them else r"_clone\d+"))
+        for name in self.home.names():
+            if stray.fullmatch(name):
+                self.home.drop(name)
 
     def _copy(self, name: str) -> str:
         self.home.drop(name)
         return self.home.create(name, self._name("template"))
 
     def _note(self, name: str) -> None:
-        """Note a database for the end of the run."""
-        if not self._reuse:
-            with self._run.lock("databases"), (self._run.folder / "databases").open("a") as file:
-                file.write(f"{name}\n")
+        """Note a database on a server that goes on, for the end of the run."""
+        if self._reuse or self._url is None or not isinstance(self.home, Server):
+            return
+        with self._run.lock(NOTED), (self._run.folder / NOTED).open("a") as file:
+            file.write(f"{name}\n")
 
     # -- what tests get ---------------------------------------------------------------------
 
@@ -217,7 +240,10 @@ class Kit:
     def _heal(self) -> None:
         """Make the worker's database anew, since something was stored in it for good."""
         self._disconnect()
-        self._copy(self._name(self._run.worker))
+        name = self._name(self._run.worker)
+        mark = self.home.mark_of(name)
+        assert mark is not None
+        self._make_worker(name, mark)
 
     def _disconnect(self) -> None:
         if self._ground is not None:
@@ -239,16 +265,6 @@ class Kit:
         """End what this process has of the run."""
         self._disconnect()
         self.redirect.remove()
-        if self._drops and self._url is not None:  # else the server, or the folder, goes as a whole
-            self._drop_databases()
         if self._home is not None:
             self._home.close()
         self.owner.stop()
-
-    def _drop_databases(self) -> None:
-        noted = self._run.folder / "databases"
-        if noted.exists():
-            # The tests have said it already, and this would hide what they said.
-            with contextlib.suppress(*UNREACHABLE):
-                for name in noted.read_text().split():
-                    self.home.drop(name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
@@ -58,6 +60,19 @@ class Schema:
             _in_a_thread(lambda: _migrate(self._alembic_config, url))
         owner.run(self._fill(url))
 
+    def fingerprint(self, url: str) -> str:
+        """Return a word that changes with the tables, or with the migrations.
+
+        Args:
+            url: A database of the kind that is to be filled.
+        """
+        if self._alembic_config is not None:
+            parts = _migrations(self._alembic_config, url)
+        else:
+            assert self._metadata is not None
+            parts = _definitions(self._metadata, url)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
     async def _fill(self, url: str) -> None:
         async with Database(DatabaseConfig(url=url, environment="test")) as database:
             if self._alembic_config is None and self._metadata is not None:
@@ -70,22 +85,61 @@ class Schema:
 
 
 def _migrate(config: Any, url: str) -> None:
-    normal = DatabaseConfig(url=url).sqlalchemy_url.render_as_string(hide_password=False)
+    commands = _commands(config, url)
+    if commands is not None:
+        commands.upgrade()
+        return
+    from alembic import command
+
+    command.upgrade(_config(config, url), "head")
+
+
+def _migrations(config: Any, url: str) -> Iterator[str]:
+    """Yield the migrations' sources."""
+    from alembic.script import ScriptDirectory
+
+    commands = _commands(config, url)
+    found = commands.config if commands is not None else _config(config, url)
+    for revision in ScriptDirectory.from_config(found).walk_revisions():
+        yield Path(revision.path).read_text()
+
+
+def _commands(config: Any, url: str) -> Any:
+    """Return advanced-alchemy's commands where the configuration is one of its; else None."""
     if hasattr(config, "version_table_name"):  # what a plugin takes as `alembic_config`
         from advanced_alchemy.config import SQLAlchemyAsyncConfig
 
-        config = SQLAlchemyAsyncConfig(connection_string=normal, alembic_config=config)
-    if hasattr(config, "alembic_config"):
-        from advanced_alchemy.alembic.commands import AlembicCommands
+        config = SQLAlchemyAsyncConfig(connection_string=_normal(url), alembic_config=config)
+    if not hasattr(config, "alembic_config"):
+        return None
+    from advanced_alchemy.alembic.commands import AlembicCommands
 
-        AlembicCommands(sqlalchemy_config=config).upgrade()
-        return
-    from alembic import command
+    return AlembicCommands(sqlalchemy_config=config)
+
+
+def _config(config: Any, url: str) -> Any:
+    """Return alembic's configuration, with the URL in it."""
     from alembic.config import Config
 
     made = Config(str(config)) if isinstance(config, str | Path) else config
-    made.set_main_option("sqlalchemy.url", normal.replace("%", "%%"))
-    command.upgrade(made, "head")
+    made.set_main_option("sqlalchemy.url", _normal(url).replace("%", "%%"))
+    return made
+
+
+def _normal(url: str) -> str:
+    return DatabaseConfig(url=url).sqlalchemy_url.render_as_string(hide_password=False)
+
+
+def _definitions(metadata: MetaData, url: str) -> Iterator[str]:
+    """Yield what makes the tables."""
+    dialect = DatabaseConfig(url=url).sqlalchemy_url.get_dialect()()
+    for _, table in sorted(metadata.tables.items()):
+        yield str(CreateTable(table).compile(dialect=dialect))
+        for index in sorted(table.indexes, key=lambda index: index.name or ""):
+            yield str(CreateIndex(index).compile(dialect=dialect))
+        for column in table.columns:
+            kind = getattr(column.type, "item_type", column.type)  # an array's
+            yield str(getattr(kind, "enums", ""))  # which are a type of their own
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:

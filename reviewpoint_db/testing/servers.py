@@ -32,8 +32,14 @@ class Home(Protocol):
     def url(self, name: str) -> str:
         """Return the URL of a database."""
 
-    def exists(self, name: str) -> bool:
-        """Whether a database is there."""
+    def names(self) -> list[str]:
+        """Return the databases that are there, those of others among them."""
+
+    def mark(self, name: str, text: str) -> None:
+        """Note a word of letters, digits, `-` and `_` on a database; copies do not have it."""
+
+    def mark_of(self, name: str) -> str | None:
+        """Return what was noted on a database; None where nothing was, or it is not there."""
 
     def create(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or as a copy, and return its URL."""
@@ -78,9 +84,19 @@ class Server:
         """Return the URL of a database."""
         return self._url(name).render_as_string(hide_password=False)
 
-    def exists(self, name: str) -> bool:
-        """Whether a database is there."""
-        return bool(self._execute("fetchval", "SELECT 1 FROM pg_database WHERE datname = $1", name))
+    def names(self) -> list[str]:
+        """Return the databases that are there, those of others among them."""
+        return [row["datname"] for row in self._execute("fetch", "SELECT datname FROM pg_database")]
+
+    def mark(self, name: str, text: str) -> None:
+        """Note a word of letters, digits, `-` and `_` on a database; copies do not have it."""
+        self._execute("execute", f"COMMENT ON DATABASE {_quoted(name)} IS '{text}'")
+
+    def mark_of(self, name: str) -> str | None:
+        """Return what was noted on a database; None where nothing was, or it is not there."""
+        query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1"
+        mark: str | None = self._execute("fetchval", query, name)
+        return mark
 
     def create(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or as a copy, and return its URL."""
@@ -147,9 +163,21 @@ class Files:
         """Return the URL of a database."""
         return f"sqlite:///{self._path(name)}"
 
-    def exists(self, name: str) -> bool:
-        """Whether a database is there."""
-        return self._path(name).exists()
+    def names(self) -> list[str]:
+        """Return the databases that are there."""
+        return [path.stem for path in self._folder.glob("*.sqlite3")]
+
+    def mark(self, name: str, text: str) -> None:
+        """Note a word on a database; copies do not have it."""
+        self._mark(name).write_text(text)
+
+    def mark_of(self, name: str) -> str | None:
+        """Return what was noted on a database; None where nothing was, or it is not there."""
+        mark = self._mark(name)
+        return mark.read_text() if mark.exists() else None
+
+    def _mark(self, name: str) -> Path:
+        return self._folder / f"{name}.mark"
 
     def create(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or as a copy, and return its URL."""
@@ -170,6 +198,7 @@ class Files:
         """Remove a database, also when it is in use or was never made."""
         for ending in ("", "-wal", "-shm", "-journal"):
             Path(f"{self._path(name)}{ending}").unlink(missing_ok=True)
+        self._mark(name).unlink(missing_ok=True)
 
 
 def _quoted(name: str) -> str:

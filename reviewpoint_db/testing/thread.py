@@ -36,7 +36,12 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, _T], timeout: float = _CALL_TIMEOUT) -> _T:
         """Run a coroutine there, and wait for it at most `timeout` seconds; blocks this thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()  # after Ctrl-C, what is under way must not outlive who waits for it
+            raise
 
     async def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine there; whoever is cancelled here cancels it there."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import textwrap
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +16,11 @@ import example_app.app  # noqa: F401
 import reviewpoint_db.testing.kit  # noqa: F401
 import reviewpoint_db_pytest  # noqa: F401
 import tests.support.apps  # noqa: F401
+from reviewpoint_db_pytest.run import roomy_folder
 from tests.support.server import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONFTEST = """
 import random
@@ -60,9 +68,41 @@ asyncio_default_fixture_loop_scope = function
 asyncio_default_test_loop_scope = function
 """
 
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "1", None
+
+def upgrade():
+    op.create_table("migrated", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+ENV = """
+import asyncio
+from alembic import context
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def migrate(connection):
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main():
+    engine = create_async_engine(context.config.get_main_option("sqlalchemy.url"))
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
 
 class Project:
     """A project whose tests use the plugin."""
+
+    #: Importing hypothesis, to say nothing at the end, takes longer than most of these runs.
+    options = ("-p", "reviewpoint_db_pytest", "-p", "no:hypothesispytest")
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
@@ -76,8 +116,7 @@ class Project:
         run = (
             self.pytester.runpytest_subprocess if subprocess else self.pytester.runpytest_inprocess
         )
-        plugins = ["-p", "reviewpoint_db_pytest", "-p", "no:cacheprovider"]
-        return run(*plugins, *arguments)
+        return run(*self.options, *arguments)
 
     def passes(self, test: str, *arguments: str, count: int = 1, **others: int) -> pytest.RunResult:
         """Writes the test file and runs it; so many tests must pass, and no other outcome be."""
@@ -125,3 +164,32 @@ def sqlite_project(
     """The same on SQLite alone."""
     environment.setenv("REVIEWPOINT_DB_URL", sqlite_url)
     return unconfigured
+
+
+@pytest.fixture
+def place(environment: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the runs of this test have their folders, and nobody else's."""
+    # Not in tmp_path: the server's user cannot reach that.
+    folder = Path(tempfile.mkdtemp(prefix="reviewpoint-place-", dir=roomy_folder()))
+    folder.chmod(0o755)
+    environment.setenv("TMPDIR", str(folder))
+    environment.setattr("tempfile.tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def migrated_project(project: Project) -> Project:
+    """A project whose tables are made by a migration of alembic's."""
+    folder = project.pytester.mkdir("migrations")
+    (folder / "versions").mkdir()
+    (folder / "env.py").write_text(ENV)
+    (folder / "versions" / "one.py").write_text(MIGRATION)
+    (project.pytester.path / "alembic.ini").write_text(
+        "[alembic]\nscript_location = migrations\npath_separator = os\n"
+    )
+    conftest = CONFTEST.replace(
+        "db_metadata():\n    return metadata", 'db_alembic_config():\n    return "alembic.ini"'
+    )
+    project.pytester.makeconftest(conftest)
+    return project

