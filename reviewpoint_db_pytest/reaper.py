@@ -62,7 +62,7 @@ def _drop_databases(folder: Path) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "reviewpoint_db.testing.leftovers", str(folder)],
-            cwd=Path(__file__).parents[2],  # where the package is
+            cwd=Path(__file__).parents[1],  # where the package is
             timeout=_DROPPING,
             check=False,
         )

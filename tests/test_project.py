@@ -109,15 +109,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(installed: Path) -> None:
+    packages = {"reviewpoint_db", "reviewpoint_db_pytest"}  # the second is the pytest plugin
+
     def files(root: Path) -> set[str]:
-        package = root / "reviewpoint_db"
-        names = {str(path.relative_to(root)) for path in package.rglob("*") if path.is_file()}
+        found = (path for package in packages for path in (root / package).rglob("*"))
+        names = {str(path.relative_to(root)) for path in found if path.is_file()}
         return {name for name in names if not name.endswith(".pyc")}
 
     assert files(installed) == files(ROOT)
     assert "reviewpoint_db/py.typed" in files(installed)
-    others = {path.name for path in installed.iterdir()} - {"reviewpoint_db", "bin"}
-    others -= {"reviewpoint_db_pytest.py", "__pycache__"}  # the pytest plugin
+    others = {path.name for path in installed.iterdir()} - {*packages, "bin"}
     assert {name.rpartition(".")[2] for name in others} == {"dist-info"}
 
 
