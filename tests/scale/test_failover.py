@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 WITHIN = 5.0
 
 
-@pytest.fixture
-def cluster(run: Run) -> Iterator[PostgresCluster]:
-    cluster = run.own_cluster("failover", synchronous=True)
+@pytest.fixture(params=[18])
+def cluster(run: Run, request: pytest.FixtureRequest) -> Iterator[PostgresCluster]:
+    cluster = run.own_cluster("failover", synchronous=True, version=request.param)
     try:
         cluster.start()
         cluster.create_database("contract")
@@ -56,6 +56,7 @@ async def test_ten_promotions_in_a_row_lose_no_acknowledged_row(cluster: Postgre
     assert len(pauses) == 10
 
 
+@pytest.mark.parametrize("cluster", [16], indirect=True)
 async def test_a_frozen_primary_does_not_hold_new_connections_back(
     cluster: PostgresCluster,
 ) -> None:

@@ -30,7 +30,7 @@ WATCH = "reviewpoint_db replicas"
 
 @pytest.fixture(scope="module")
 def own(run: Run) -> Iterator[PostgresCluster]:
-    cluster = run.own_cluster("lifecycle", standbys=2)
+    cluster = run.own_cluster("lifecycle", standbys=2, version=16)
     cluster.start()
     cluster.create_database("papers")
     yield cluster
