@@ -18,10 +18,9 @@ from reviewpoint_db.session import AFTER_COMMIT
 
 __all__ = ["after_commit", "until_run"]
 
+Running = set[asyncio.Task[None]]
 #: Seconds that one function may take: the response waits for it.
 _LIMIT: Final = 10.0
-#: What runs; the event loop itself knows its tasks by weak references only.
-_running: set[asyncio.Task[None]] = set()
 
 
 def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) -> None:
@@ -43,35 +42,42 @@ def after_commit(session: AsyncSession, fn: Callable[[], Awaitable[Any] | Any]) 
     hooks: _Hooks | None = sync.info.get(AFTER_COMMIT)
     if hooks is None:
         hooks = sync.info[AFTER_COMMIT] = _Hooks(sync)
-    hooks.add(fn)
+    hooks.add(sync, fn)
 
 
-async def until_run(timeout: float) -> None:
+async def until_run(running: Running, timeout: float) -> None:
     """Wait until the functions after a COMMIT of this loop have run, also those without a caller.
 
     Args:
+        running: Those of one database.
         timeout: Seconds to wait at most; what then still runs ends with the loop.
     """
     here = asyncio.get_running_loop()
     # Whoever stops the database in such a function would wait for itself.
-    others = {task for task in _running if task.get_loop() is here} - {asyncio.current_task()}
+    others = {task for task in running if task.get_loop() is here} - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=timeout)
 
 
 class _Hooks:
-    """The functions that wait for a session's COMMIT, each with the transaction it was added in."""
+    """The functions that wait for a session's COMMIT, each with the transaction it was added in.
+
+    The session has them, and not they the session: that would be left to the garbage collector.
+    """
 
     def __init__(self, session: SyncSession) -> None:
-        self._session = session
+        # The event loop itself knows its tasks by weak references only. A session that is not ours
+        # has no database that could wait for them.
+        running: Running | None = getattr(type(session), AFTER_COMMIT, None)
+        self._running = set() if running is None else running
         self._waiting: list[tuple[SessionTransaction | None, Callable[[], Any]]] = []
         self._committed = False
         event.listen(session, "after_commit", self._on_commit)
         event.listen(session, "after_soft_rollback", self._on_rollback)
         event.listen(session, "after_transaction_end", self._on_end)
 
-    def add(self, fn: Callable[[], Any]) -> None:
-        self._waiting.append((self._session.get_nested_transaction(), fn))
+    def add(self, session: SyncSession, fn: Callable[[], Any]) -> None:
+        self._waiting.append((session.get_nested_transaction(), fn))
 
     def _on_commit(self, session: SyncSession) -> None:
         nested = session.get_nested_transaction()
@@ -103,15 +109,14 @@ class _Hooks:
         self._committed = False
         waiting, self._waiting = self._waiting, []
         if waiting:
-            await_only(_run_shielded([fn for _, fn in waiting]))
+            await_only(self._run_shielded([fn for _, fn in waiting]))
 
-
-async def _run_shielded(functions: list[Callable[[], Any]]) -> None:
-    """Run them all, also when whoever waits for them is cancelled: what they tell of is stored."""
-    task = asyncio.get_running_loop().create_task(_run(functions))
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-    await asyncio.shield(task)
+    async def _run_shielded(self, functions: list[Callable[[], Any]]) -> None:
+        """Run them all, also when whoever waits for them is cancelled: what they tell of is stored."""
+        task = asyncio.get_running_loop().create_task(_run(functions))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.shield(task)
 
 
 async def _run(functions: list[Callable[[], Any]]) -> None:

@@ -135,6 +135,8 @@ class UnitOfWorkMiddleware:
                 raise
         finally:
             current_units.reset(token)
+            if socket is not None:
+                socket.leave(scope)
             if unit.opened:
                 await unit.release()
             else:

@@ -107,6 +107,8 @@ class Database:
         self.live = Live(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
+        #: What runs after COMMITs.
+        self._after_commits: set[asyncio.Task[None]] = set()
         #: The hosts of `read_url`; None where there are none.
         self.replicas: Replicas | None = (
             Replicas(lambda: self.config, self.activity, self._engines.current)
@@ -116,7 +118,10 @@ class Database:
         base = self.config.session_class or AsyncSession
         self.sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
             class_=make_session_class(
-                base, self._engines.current, remember_writes=self.replicas is not None
+                base,
+                self._engines.current,
+                remember_writes=self.replicas is not None,
+                after_commits=self._after_commits,
             ),
             **SESSION_DEFAULTS,
         )
@@ -131,6 +136,7 @@ class Database:
         """Begin in a forked child, as a database that was not started."""
         self.started = self.draining = False
         self._tasks, self._closings = set(), set()
+        self._after_commits.clear()  # the sessions' class has it too
 
     def __repr__(self) -> str:
         """Show name and address, without credentials."""
@@ -236,7 +242,7 @@ class Database:
         if self._started_loops.only(here):
             self.begin_draining()
         await self._end_tasks(here)
-        await until_run(_DRAIN_TIMEOUT)  # they may use sessions of their own
+        await until_run(self._after_commits, _DRAIN_TIMEOUT)  # they may use sessions of their own
         await self._until_returned(here, _DRAIN_TIMEOUT)
         closings = {task for task in self._closings if task.get_loop() is here}
         if closings:

@@ -29,6 +29,8 @@ from reviewpoint_db.pooled import holder_of
 from reviewpoint_db.redaction import scrub
 
 if TYPE_CHECKING:
+    import asyncio
+
     from reviewpoint_db.read_session import ReadSource
 
 __all__ = [
@@ -46,7 +48,7 @@ __all__ = [
 _STATE: Final = "reviewpoint_db"
 _T = TypeVar("_T")
 
-#: Where a session's `info` keeps what runs after its COMMIT.
+#: Where a session's `info` keeps what is to run after its COMMIT, and its class what runs.
 AFTER_COMMIT: Final = "reviewpoint_db_after_commit"
 
 #: How our sessions are made: objects stay readable after COMMIT, and a closed session stays closed.
@@ -235,7 +237,11 @@ class SessionMixin:
 
 
 def make_session_class(
-    base: type[AsyncSession], engine: Callable[[], AsyncEngine], *, remember_writes: bool = False
+    base: type[AsyncSession],
+    engine: Callable[[], AsyncEngine],
+    *,
+    remember_writes: bool = False,
+    after_commits: set[asyncio.Task[None]],
 ) -> type[AsyncSession]:
     """Make the session class of one database.
 
@@ -243,9 +249,13 @@ def make_session_class(
         base: The application's AsyncSession class.
         engine: Returns the engine of the running event loop.
         remember_writes: Have `SessionState.wrote` say whether something was written.
+        after_commits: Where `after_commit()` keeps what it runs.
     """
     own = _RememberingSession if remember_writes else BoundSession
-    members = {"engine_of_this_loop": staticmethod(lambda: engine().sync_engine)}
+    members = {
+        "engine_of_this_loop": staticmethod(lambda: engine().sync_engine),
+        AFTER_COMMIT: after_commits,
+    }
     made = assemble("Session", (SessionMixin, base), (own, base.sync_session_class), members)
     if remember_writes:
         event.listen(made.sync_session_class, "after_flush", _remember_write)

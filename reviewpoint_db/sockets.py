@@ -65,6 +65,12 @@ class SocketRefusal:
             self._closed = True
         await self._send(message)
 
+    def leave(self, scope: Scope) -> None:
+        """Let go of a WebSocket that is over: its `send` has the scope, in most servers."""
+        if scope.get(_REFUSAL) is self:
+            del scope[_REFUSAL]
+        self.failure = None
+
     async def refuse(self, error: Exception) -> bool:
         """Answer an error that nobody answered; False where it is none that may pass."""
         if self._closed or not is_of_database(error):

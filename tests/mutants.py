@@ -175,6 +175,14 @@ MUTANTS = [
     ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
+        "a WebSocket is left to the garbage collector",
+        "asgi.py",
+        "                socket.leave(scope)\n",
+        "                pass\n",
+        "tests/test_asgi.py",
+        "socket_leaves_nothing",
+    ),
+    Mutant(
         "a WebSocket without a database is left to the framework",
         "asgi.py",
         "            if socket is None or not await socket.refuse(error):\n",
@@ -355,7 +363,7 @@ MUTANTS = [
     Mutant(
         "the stop does not wait for functions after COMMIT",
         "database.py",
-        "        await until_run(_DRAIN_TIMEOUT)  # they may use sessions of their own\n",
+        "        await until_run(self._after_commits, _DRAIN_TIMEOUT)  # they may use sessions of their own\n",
         "",
         "tests/test_transaction.py",
         "stop_waits_for_functions",

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware, unit_of
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_units, describe_origin
 from reviewpoint_db.database import Database
-from reviewpoint_db.errors import ConfigurationError, SessionClosedError
+from reviewpoint_db.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    SessionClosedError,
+)
 from reviewpoint_db.holder import Holder, Work
+from reviewpoint_db.sockets import SocketRefusal, note_failure
 from reviewpoint_db.transaction import UnitOfWork
 from tests.support import asgi
+from tests.support.garbage import garbage
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 
@@ -411,19 +418,59 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(
         await send(dict(END))
 
     serve = around(app, database, commit=commit)
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with garbage(UnitOfWork, Holder, Work, AsyncSession) as left:
         for turn in range(3):
             await asgi.request(serve, f"/{turn}")
-        gc.collect()
-        left = [one for one in gc.garbage if isinstance(one, UnitOfWork | Holder | Work)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
     assert left == []
+
+
+class Connected:
+    """A WebSocket as uvicorn has it: whoever has its `send` has its scope too."""
+
+    def __init__(self) -> None:
+        self.scope = asgi.scope_of("websocket", "/")
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        """The client only connects."""
+        return {"type": "websocket.connect"}
+
+    async def send(self, message: Message) -> None:
+        """To the client."""
+        self.sent.append(message)
+
+
+def _noted(scope: Scope) -> Exception:
+    """An error as it is where a framework answers by itself."""
+    error = DatabaseUnavailableError("It is gone.")
+    note_failure(scope, error)
+    return error
+
+
+@pytest.mark.parametrize("how", ["writes", "does nothing", "fails", "finds no database"])
+@pytest.mark.parametrize("commit", ["manual", "autocommit"])
+async def test_a_socket_leaves_nothing_to_the_garbage_collector(
+    database: Database, commit: CommitMode, how: str
+) -> None:
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        if how == "fails":
+            raise LookupError
+        if how == "finds no database":
+            raise _noted(scope)
+        if how == "writes":
+            await write(unit_of(scope).session, "note")
+        await send(dict(CLOSE))
+
+    serve = around(app, database, commit=commit)
+    with garbage(Connected, UnitOfWork, Holder, Work, AsyncSession, SocketRefusal) as left:
+        socket = Connected()
+        with contextlib.suppress(LookupError):
+            await serve(socket.scope, socket.receive, socket.send)
+        last = socket.sent[-1]
+        del socket
+    assert left == []
+    assert last.get("code") == (1013 if how == "finds no database" else last.get("code"))
 
 
 @pytest.mark.parametrize("used", [True, False])

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session as SyncSession
 
 from reviewpoint_db.after_commit import after_commit, until_run
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import SessionClosedError
+from tests.support.garbage import garbage
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 from tests.support.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -377,6 +380,55 @@ async def test_a_request_that_is_cancelled_after_its_commit_skips_no_function(
     assert await stored(database) == ["note"]
 
 
+async def test_the_stop_waits_for_no_functions_of_another_database(
+    database: Database, tmp_path: Path
+) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await go_on.wait()
+
+    async def request() -> None:
+        async with database.session() as session:
+            after_commit(session, slow)
+            await session.commit()
+
+    task = asyncio.create_task(request())
+    async with asyncio.timeout(5):  # the stop would wait for ten
+        await began.wait()
+        async with Database(DatabaseConfig(url=f"sqlite:///{tmp_path}/other.sqlite3")):
+            pass
+        go_on.set()
+        await task
+
+
+async def test_functions_after_commit_leave_no_session_to_the_garbage_collector(
+    database: Database,
+) -> None:
+    with garbage(SyncSession) as left:
+        for _ in range(3):
+            async with database.session() as session:
+                await session.execute(text("select 1"))
+                after_commit(session, lambda: None)
+                await session.commit()
+        del session
+    assert left == []
+
+
+async def test_functions_after_the_commit_of_somebody_elses_session_run_too(
+    sqlite_url: str,
+) -> None:
+    seen: list[str] = []
+    engine = create_async_engine(sqlite_url.replace("://", "+aiosqlite://"))
+    async with AsyncSession(engine) as session:
+        await session.execute(text("select 1"))
+        after_commit(session, lambda: seen.append("run"))
+        await session.commit()
+    await engine.dispose()
+    assert seen == ["run"]
+
+
 async def test_the_stop_waits_for_functions_whose_request_was_cancelled(sqlite_url: str) -> None:
     began, go_on = asyncio.Event(), asyncio.Event()
     counted: list[int] = []
@@ -388,7 +440,7 @@ async def test_the_stop_waits_for_functions_whose_request_was_cancelled(sqlite_u
         await go_on.wait()
         async with own.session() as session:
             counted.append(len((await session.execute(text("select 1"))).all()))
-        await until_run(10)  # it does not wait for itself
+        await until_run(own._after_commits, 10)  # it does not wait for itself
 
     async def request() -> None:
         async with own.session() as session:
