@@ -61,9 +61,11 @@ Measure = Literal[
     "connect_failed",
     "warning",
     "waiting",
+    "replica_up",
+    "replica_lag",
 ]
 #: Called as `sink(measure, seconds, label, statement)`; events without a duration bring 0, "waiting"
-#: the change of how many wait, and "rows" how many a statement returned.
+#: the change of how many wait, "rows" how many a statement returned, and "replica_up" 1 or 0.
 Sink = Callable[[Measure, float, str, str], None]
 
 #: Warnings that are remembered, for the page.
@@ -220,6 +222,12 @@ class Activity:
         with self._lock:
             self._timed_out += 1
         self._tell("timed_out")
+
+    def replica_seen(self, host: str, lag: float | None, *, up: bool) -> None:
+        """Tell who listens what a replica is like; `Replicas` keeps it."""
+        self._tell("replica_up", float(up), host)
+        if lag is not None:
+            self._tell("replica_lag", lag, host)
 
     # -- sessions and statements --------------------------------------------------------------
 

@@ -110,6 +110,14 @@ _MOVES: Final[dict[Measure, dict[str, int]]] = {
 }
 
 
+#: What a measurement sets, and what of several processes' values is told: the worst.
+_SETTINGS: Final[dict[Measure, str]] = {
+    "replica_up": "replica_up",
+    "replica_lag": "replica_lag_seconds",
+}
+_WORST: Final = {"replica_up": "livemin", "replica_lag_seconds": "livemax"}
+
+
 def is_multiprocess() -> bool:
     """Whether the processes of this application write their metrics into one folder."""
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -248,7 +256,7 @@ def write_through(database: Database) -> Callable[[], None]:
         database: Whose measurements.
 
     Returns:
-        A function that ends it, and takes this process's connections out of the sum.
+        A function that ends it, and takes this process out of what all are.
     """
     import prometheus_client as client
 
@@ -256,17 +264,17 @@ def write_through(database: Database) -> Callable[[], None]:
         "counter": client.Counter,
         "summary": client.Summary,
         "histogram": partial(client.Histogram, buckets=_BOUNDS),
-        "gauge": partial(client.Gauge, multiprocess_mode="livesum"),
+        "gauge": client.Gauge,
     }
-    instruments: dict[str, Any] = {
-        metric.name: kinds[metric.kind](
-            metric.full_name,
-            metric.text,
-            ["database", *([metric.label] if metric.label else [])],
-            registry=None,
-        )
-        for metric in METRICS
-    }
+
+    def made(metric: Metric) -> Any:
+        labels = ["database", *([metric.label] if metric.label else [])]
+        mode = {"multiprocess_mode": _WORST.get(metric.name, "livesum")}
+        more = mode if metric.kind == "gauge" else {}
+        return kinds[metric.kind](metric.full_name, metric.text, labels, registry=None, **more)
+
+    instruments = {metric.name: made(metric) for metric in METRICS}
+    replicas = [] if database.replicas is None else [one.name for one in database.replicas.hosts]
 
     def instrument(name: str, label: str) -> Any:
         labels = (database.name, *([label] if _BY_NAME[name].label else []))
@@ -279,11 +287,14 @@ def write_through(database: Database) -> Callable[[], None]:
             instrument(_TIMERS[measure], label).observe(value)
         if measure == "waiting":
             instrument("pending_requests", "").inc(value)
+        if measure in _SETTINGS:
+            instrument(_SETTINGS[measure], label).set(value)
         for state, number in _MOVES.get(measure, {}).items():
             instrument("connections", state).inc(number)
 
     pool = database.config.effective_pool
-    instrument("connections_max", "").set(pool.size + pool.max_overflow)
+    limit = (pool.size + pool.max_overflow) * (1 + len(replicas))
+    instrument("connections_max", "").set(limit)
     unsubscribe = database.activity.feed(write)
 
     def end() -> None:
@@ -295,5 +306,8 @@ def write_through(database: Database) -> Callable[[], None]:
             ("pending_requests", ""),
         ):
             instrument(name, label).set(0)
+        for name in replicas:  # what changes the worst of the others' least
+            instrument("replica_up", name).set(1)
+            instrument("replica_lag_seconds", name).set(0)
 
     return end

@@ -207,6 +207,7 @@ class Replicas:
         promoted = not seen.error and not seen.in_recovery
         fresh = seen.lag is not None and seen.lag <= self._limit
         self._set(host, usable=not seen.error and (promoted or fresh))
+        self._activity.replica_seen(host.name, seen.lag, up=host.usable)
         if promoted and (before is None or before.in_recovery):
             self._activity.warn(
                 "replica_promoted",
@@ -220,6 +221,7 @@ class Replicas:
         """Take a replica out at once, whose connection was lost, until it answers the watch."""
         if isinstance(source, Replica):
             self._set(source, usable=False)
+            self._activity.replica_seen(source.name, None, up=False)
             return True
         return False
 

@@ -113,8 +113,9 @@ class _Reporter:
             yield Observation(number, {**self._pool, "db.client.connection.state": state})
 
     def _limit(self) -> Iterable[Observation]:
-        pool = self._database.config.effective_pool
-        return [Observation(pool.size + pool.max_overflow, self._pool)]
+        pool, gauges = self._database.config.effective_pool, self._database.gauges()
+        limit = gauges.limit if gauges.pools else pool.size + pool.max_overflow
+        return [] if limit is None else [Observation(limit, self._pool)]
 
     def _none_kept(self) -> Iterable[Observation]:
         """Nothing is opened ahead of its use, and an old connection is closed without another."""

@@ -221,6 +221,57 @@ def test_two_workers_answer_with_the_sum_of_both(sqlite_url: str, tmp_path: Path
             worker.wait()
 
 
+def test_of_several_processes_the_worst_word_on_a_replica_counts(tmp_path: Path) -> None:
+    """One that has ended says nothing bad of it any more."""
+    code = """
+import sys
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.metrics import exposition, reporting
+from reviewpoint_db.replica_watch import Seen
+
+url = "postgresql://ann@{}/papers"
+config = DatabaseConfig(url=url.format("db"), read_url=url.format("r1"), environment="test")
+database = Database(config)
+with reporting([database]):
+    for word in sys.argv[1:]:
+        if word == "lost":
+            database.replicas.lost(database.replicas.hosts[0])
+        else:
+            database.replicas.tell(0, Seen(lag=float(word)))
+    sys.stdout.write(exposition(database)[0].decode() + "# EOF\\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+sys.stdout.write(exposition(database)[0].decode())
+"""
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    workers = []
+    bodies = []
+    try:
+        for words in (["0.5"], ["0.25", "7", "0.25", "lost"]):
+            worker = subprocess.Popen(
+                [sys.executable, "-c", code, *words],
+                env=environ,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            workers.append(worker)
+            assert worker.stdout is not None
+            body = "".join(iter(worker.stdout.readline, "# EOF\n"))
+            bodies.append(body.encode())
+        up = [value_of(body, "replica_up", replica="r1:5432") for body in bodies]
+        lag = [value_of(body, "replica_lag_seconds", replica="r1:5432") for body in bodies]
+        assert (up, lag) == ([1, 0], [0.5, 0.5])
+        last = workers[1].communicate("\n", timeout=30)[0].encode()
+        assert value_of(last, "replica_up", replica="r1:5432") == 1
+        assert value_of(last, "replica_lag_seconds", replica="r1:5432") == 0.5
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
 async def test_what_a_process_writes_through_ends_with_it(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

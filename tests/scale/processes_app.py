@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, get
@@ -12,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db import Database, ReviewPointDBPlugin
+from reviewpoint_db.telemetry import instrument
 
 
 @get("/who")
@@ -42,7 +46,35 @@ async def stuck(db_session: NamedDependency[AsyncSession]) -> None:
     await asyncio.sleep(60)
 
 
-app = Litestar([who, slow, stuck], plugins=[ReviewPointDBPlugin()])
+@asynccontextmanager
+async def reported(app: Litestar) -> AsyncIterator[None]:
+    """Report to OpenTelemetry, each process for itself, into files of the folder that is named."""
+    folder = os.environ.get("REPORTS")
+    if folder is None:
+        yield
+        return
+    # Only now: it takes a while to import, and most tests do not need it.
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import (
+        ConsoleMetricExporter,
+        PeriodicExportingMetricReader,
+    )
+    from opentelemetry.sdk.resources import Resource
+
+    with (Path(folder) / f"{os.getpid()}.json").open("w") as file:
+        reader = PeriodicExportingMetricReader(
+            ConsoleMetricExporter(file, lambda data: data.to_json(indent=None) + "\n"),
+            export_interval_millis=200,
+        )
+        worker = Resource.create({"service.name": "papers", "service.instance.id": os.getpid()})
+        provider = MeterProvider([reader], resource=worker)
+        stop_reporting = instrument(app.state.databases["default"], provider)
+        yield
+        stop_reporting()
+        provider.shutdown()
+
+
+app = Litestar([who, slow, stuck], plugins=[ReviewPointDBPlugin()], lifespan=[reported])
 
 if os.environ.get("CONNECT_AT_IMPORT"):
     # An application that asks its database while it is imported: preloaded, this is before the fork.
