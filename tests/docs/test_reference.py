@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
+import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
 import msgspec
 import pytest
+from litestar import Litestar
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+from sqlalchemy import text
 
+from reviewpoint_db import ReviewPointDBPlugin
 from reviewpoint_db.activity import WarningKind
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
@@ -160,14 +168,34 @@ def test_the_panels_do_not_lie_on_each_other() -> None:
     assert len(places) == len(panels) == len({panel["id"] for panel in panels})
 
 
-def test_the_code_of_the_metrics_page_runs(sqlite_url: str) -> None:
+async def test_the_code_of_the_metrics_page_runs(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another exporter than the page's, which is no dependency."""
     config = DatabaseConfig(url=sqlite_url, environment="test")
-    names: dict[str, Any] = {"plugin": SimpleNamespace(database=Database(config))}
+    told = io.StringIO()
+    exporter: Any = ModuleType("metric_exporter")
+    exporter.OTLPMetricExporter = partial(ConsoleMetricExporter, told)
+    name = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+    for parent in ("exporter", "exporter.otlp", "exporter.otlp.proto", "exporter.otlp.proto.http"):
+        package = ModuleType(f"opentelemetry.{parent}")
+        monkeypatch.setitem(sys.modules, f"opentelemetry.{parent}", package)
+    monkeypatch.setitem(sys.modules, name, exporter)
+    names: dict[str, Any] = {
+        "plugin": SimpleNamespace(database=Database(config)),
+        "Litestar": Litestar,
+        "ReviewPointDBPlugin": partial(ReviewPointDBPlugin, config),
+    }
     blocks = re.findall(r"```python\n(.*?)```", page("metrics.md"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
     try:
         names["stop_reporting"]()
+        app = names["app"]
+        async with app.lifespan(), app.state.databases["default"].session() as session:
+            await session.execute(text("select 1"))
+        assert f":{os.getpid()}" in told.getvalue()
+        assert "db.client.operation.duration" in told.getvalue()
     finally:
         names["SQLAlchemyInstrumentor"]().uninstrument()
