@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from reviewpoint_db import DatabaseConfig
+    from reviewpoint_db import Database, DatabaseConfig
     from reviewpoint_db.debug_info import ConnectionDebugInfo
     from reviewpoint_db.testing.faults import Faults
     from reviewpoint_db.testing.kit import Kit, OpenSandbox
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _RUN = pytest.StashKey["Run"]()
 _KIT = pytest.StashKey["Kit"]()
+#: How many connections of which database were out before a test.
+_HELD: pytest.StashKey[dict[Database, int]] = pytest.StashKey()
 #: Where the controller of pytest-xdist tells its workers the run's folder.
 _FOLDER = "reviewpoint_db_run"
 #: Who has asked for the database has one of these: all other fixtures of ours are built on them, and
@@ -112,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not _OURS.isdisjoint(names):
             needed = True
             _put_first(item, names)
-    if needed or strict:
+    if needed or strict or config.getini("db_fail_on_leak"):
         _kit_of(config)
 
 
@@ -137,6 +139,29 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     with _kit_of(item.config).refusal(item.nodeid):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Note which connections are out before a test: those of fixtures that others share."""
+    if item.config.getini("db_fail_on_leak"):
+        item.stash[_HELD] = _kit_of(item.config).held()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that leaves a connection checked out, where that is set."""
+    result = yield
+    _refuse_leaks(item)
+    return result
+
+
+def _refuse_leaks(item: pytest.Item) -> None:
+    if _HELD in item.stash:
+        held = item.stash[_HELD]
+        del item.stash[_HELD]
+        _kit_of(item.config).refuse_leaks(held)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -248,8 +273,6 @@ def db_sandbox(
     db_url: str,  # noqa: ARG001 - it makes the database
 ) -> Iterator[OpenSandbox]:
     """A transaction around everything that the test and its applications do; it is undone."""
-    from reviewpoint_db.testing.checks import refuse_leaks
-
     if "db_clone" in request.fixturenames:
         from reviewpoint_db.testing import SandboxError
 
@@ -259,8 +282,7 @@ def db_sandbox(
     kit = _kit_of(pytestconfig)
     with kit.sandbox() as sandbox:
         yield sandbox
-        if pytestconfig.getini("db_fail_on_leak"):
-            refuse_leaks((database, 0) for database in kit.redirect.databases)
+        _refuse_leaks(request.node)  # now, since the sandbox's end takes the connections away
     if sandbox.sandbox.escaped is not None:
         pytest.fail(f"{sandbox.sandbox.escaped}, outside of the sandbox", pytrace=False)
 
@@ -276,12 +298,14 @@ def db_session(pytestconfig: pytest.Config, db_sandbox: OpenSandbox) -> Iterator
 
 @pytest.fixture
 def db_clone(
+    request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
     db_url: str,  # noqa: ARG001 - it makes the template
 ) -> Iterator[str]:
     """The URL of a database of the test's own, with real commits and any number of connections."""
     with _kit_of(pytestconfig).clone() as url:
         yield url
+        _refuse_leaks(request.node)
 
 
 @pytest.fixture

@@ -91,6 +91,14 @@ MUTANTS = [
         "tests/testing/test_reuse.py",
         "changed and sqlite",
     ),
+    Mutant(
+        "a connection that a test without a sandbox leaves out is not seen",
+        "../reviewpoint_db_pytest/__init__.py",
+        "    result = yield\n    _refuse_leaks(item)\n",
+        "    result = yield\n",
+        "tests/testing/test_plugin.py",
+        "leaves_a_connection_out and sqlite",
+    ),
     # -- the testing kit's sandbox ----------------------------------------------------------------
     Mutant(
         "a commit that escapes from the sandbox is not seen",

@@ -92,7 +92,7 @@ def assert_no_leak(*databases: Database) -> Iterator[None]:
         >>> with assert_no_leak(plugin.database):
         ...     client.get("/papers")
     """
-    before = {id(database): _held(database) for database in databases}
+    before = {id(database): held_by(database) for database in databases}
     yield
     refuse_leaks((database, before[id(database)]) for database in databases)
 
@@ -102,17 +102,18 @@ def refuse_leaks(databases: Iterable[tuple[Database, int]]) -> None:
     deadline = time.monotonic() + _RETURN
     for database, allowed in databases:
         # Another loop's thread may be about to return it.
-        while _held(database) > allowed and _others_run(database) and time.monotonic() < deadline:
+        while held_by(database) > allowed and _others_run(database) and time.monotonic() < deadline:
             time.sleep(_STEP)
-        if _held(database) > allowed:
+        if held_by(database) > allowed:
             holders = "; ".join(str(holder) for holder in database.activity.holders())
             raise AssertionError(
-                f"{_held(database)} connection(s) of database {database.name!r} did not come back. "
+                f"{held_by(database)} connection(s) of database {database.name!r} did not come back. "
                 f"Held by: {holders}."
             )
 
 
-def _held(database: Database) -> int:
+def held_by(database: Database) -> int:
+    """Return how many connections of a database are out."""
     return len(database.activity.holders())
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.testing.channel import Channel
+from reviewpoint_db.testing.checks import held_by, refuse_leaks
 from reviewpoint_db.testing.embedded import installed_version, start_server
 from reviewpoint_db.testing.errors import DatabaseNotRequestedError
 from reviewpoint_db.testing.faults import Faults
@@ -260,6 +261,14 @@ class Kit:
 
         with self.redirect.to(Target(None, refuse)):
             yield
+
+    def held(self) -> dict[Database, int]:
+        """Return how many connections of each database are out."""
+        return {database: held_by(database) for database in self.redirect.databases}
+
+    def refuse_leaks(self, before: dict[Database, int]) -> None:
+        """Raise when more connections are out than before."""
+        refuse_leaks((one, before.get(one, 0)) for one in self.redirect.databases)
 
     def close(self) -> None:
         """End what this process has of the run."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.server import ROOT
+from tests.testing.conftest import OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def test_the_project_on_the_page_passes(
 ) -> None:
     database_url = request.getfixturevalue(f"{kind}_url")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "reviewpoint_db_pytest", "-q", *workers],
+        [sys.executable, "-m", "pytest", *OPTIONS, "-q", *workers],
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if "PYTEST" not in name},

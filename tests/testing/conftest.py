@@ -62,6 +62,9 @@ if tuple(map(int, version("pytest-asyncio").split(".")[:2])) < (1, 1):
     ignore:unclosed <socket.socket fd=\d+, family=1, type=1
 """.removeprefix("\n")
 
+#: Importing hypothesis, to say nothing at the end, takes longer than most of these runs.
+OPTIONS = ("-p", "reviewpoint_db_pytest", "-p", "no:hypothesispytest")
+
 ASYNCIO = """
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
@@ -101,9 +104,6 @@ asyncio.run(main())
 class Project:
     """A project whose tests use the plugin."""
 
-    #: Importing hypothesis, to say nothing at the end, takes longer than most of these runs.
-    options = ("-p", "reviewpoint_db_pytest", "-p", "no:hypothesispytest")
-
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
         pytester.makeini(INI + ASYNCIO)
@@ -116,7 +116,7 @@ class Project:
         run = (
             self.pytester.runpytest_subprocess if subprocess else self.pytester.runpytest_inprocess
         )
-        return run(*self.options, *arguments)
+        return run(*OPTIONS, *arguments)
 
     def passes(self, test: str, *arguments: str, count: int = 1, **others: int) -> pytest.RunResult:
         """Writes the test file and runs it; so many tests must pass, and no other outcome be."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reviewpoint_db_pytest.run import Run
+from tests.testing.conftest import OPTIONS
 from tests.testing.ends import databases_of_tests, left, wait_until
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_it(request, n, pytestconfig):
 def begin(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
     """Starts an inner run as a terminal does: in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", *project.options, *arguments],
+        [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
         cwd=project.pytester.path,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

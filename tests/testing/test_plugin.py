@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.testing.conftest import OPTIONS
 from tests.testing.ends import left
 from tests.testing.test_loops import ARRANGEMENTS, COUNT
 
@@ -147,37 +148,62 @@ def test_a_test_that_does_not_ask_is_refused_where_that_is_set(project: Project)
 
 def test_a_test_that_leaves_a_connection_out_fails_where_that_is_set(project: Project) -> None:
     test = """
+    import pytest
     from reviewpoint_db import Database
     from reviewpoint_db.context import current_origin
-    from tests.support.apps import texts
 
     kept = []
 
-    async def test_it(db_session):
+    @pytest.fixture
+    async def session():
+        async with Database() as database, database.session() as session:
+            yield session
+
+    async def leave(name):
+        from sqlalchemy import text
         database = Database()
-        current_origin.set("the culprit")
+        current_origin.set(name)
         session = database.open_session()
-        await texts(session)
+        await session.execute(text("SELECT 1"))
         kept.append((database, session))
+
+    async def test_sandbox(db_session):
+        await leave("the first culprit")
+
+    async def test_clone(db_clone):
+        await leave("the second culprit")
+
+    async def test_neither(db_url):
+        await leave("the third culprit")
+
+    async def test_a_fixture_may_have_one_as_long_as_its_test(db_url, session):
+        pass
     """
-    # The session is lost with its loop, which the garbage collector says in its way: in a process of
-    # its own, or else it would say so in whichever test of this one it comes to run.
+    # The sessions are lost with their loops, which the garbage collector says in its way: in a process
+    # of its own, or else it would say so in whichever test of this one it comes to run.
     project.write("test_it.py", test)
     result = project.run("-o", "db_fail_on_leak=true", "-W", "ignore", subprocess=True)
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(
-        ["*1 connection(s) of database 'default' did not come back*culprit*"]
+    result.assert_outcomes(passed=4, errors=3)
+    for number in ("first", "second", "third"):
+        line = "*1 connection(s) of database 'default' did not come back*the {} culprit*"
+        result.stdout.fnmatch_lines([line.format(number)])
+
+
+@pytest.mark.parametrize("workers", [[], ["-n1"]])
+def test_who_runs_pytest_without_the_fixtures_does_not_import_the_package(
+    tmp_path: Path, workers: list[str]
+) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import sys\n"
+        "def pytest_unconfigure(): assert 'reviewpoint_db' not in sys.modules, 'imported'\n"
     )
-
-
-def test_who_runs_pytest_without_the_fixtures_does_not_import_the_package(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it(): assert 'reviewpoint_db' not in sys.modules\n"
         "def test_nor_sqlalchemy(): assert 'sqlalchemy' not in sys.modules\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "reviewpoint_db_pytest", "-q", "test_it.py"],
+        [sys.executable, "-m", "pytest", *OPTIONS, "-q", *workers, "test_it.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
@@ -186,6 +212,7 @@ def test_who_runs_pytest_without_the_fixtures_does_not_import_the_package(tmp_pa
         timeout=60,
     )
     assert "2 passed" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_marker_is_known_and_the_header_names_the_server(postgres_project: Project) -> None:
