@@ -18,7 +18,7 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.read_your_writes import ReadYourWrites
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_timing import telling_times
-from reviewpoint_db.sockets import SocketRefusal
+from reviewpoint_db.sockets import Deny, SocketRefusal
 from reviewpoint_db.transaction import UNITS, CommitMode, Terms, UnitOfWork
 
 if TYPE_CHECKING:
@@ -78,10 +78,12 @@ class UnitOfWorkMiddleware:
         commit: Who commits.
         origin: Names the handler of a scope.
         open_session: Opens the session of a scope in the database's place.
+        deny: As of `SocketRefusal`.
     """
 
     __slots__ = (
         "_app",
+        "_deny",
         "_name",
         "_read_your_writes",
         "_tells_times",
@@ -96,8 +98,10 @@ class UnitOfWorkMiddleware:
         commit: CommitMode = "manual",
         origin: Callable[[Scope], str],
         open_session: Callable[[Scope], AsyncSession] | None = None,
+        deny: Deny | None = None,
     ) -> None:
         self._app = app
+        self._deny = deny
         self._name = database.name
         self._terms = Terms(database, commit == "autocommit", origin, open_session)
         self._tells_times = database.config.effective_environment == "dev"
@@ -124,7 +128,8 @@ class UnitOfWorkMiddleware:
         if scope["type"] == "http":
             send = self._around(unit, scope, send)
         else:
-            socket = SocketRefusal(scope, send, self._terms.database.config.retry_after)
+            seconds = self._terms.database.config.retry_after
+            socket = SocketRefusal(scope, send, seconds, self._deny)
             send = socket.send
         token = current_units.set(units)
         try:

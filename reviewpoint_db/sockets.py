@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from loguru import logger
@@ -19,11 +20,13 @@ from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, is_of_database
 
-__all__ = ["SocketRefusal", "note_failure"]
+__all__ = ["Deny", "SocketRefusal", "note_failure"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
+#: Answers a handshake as the application answers a request.
+Deny = Callable[[Scope, Send, ErrorAnswer], Awaitable[None]]
 
 _REFUSAL: Final = "reviewpoint_db_socket"
 #: https://www.iana.org/assignments/websocket/websocket.xml#close-code-number
@@ -38,11 +41,15 @@ class SocketRefusal:
         scope: The WebSocket's.
         send: Where its messages go.
         retry_after: What a 503 asks the client to wait, in seconds.
+        deny: Answers a handshake in the application's own shape; None for Litestar's.
     """
 
-    __slots__ = ("_closed", "_may_deny", "_open", "_retry_after", "_send", "failure")
+    __slots__ = ("_closed", "_deny", "_may_deny", "_open", "_retry_after", "_send", "failure")
 
-    def __init__(self, scope: Scope, send: Send, retry_after: float) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, retry_after: float, deny: Deny | None = None
+    ) -> None:
+        self._deny = None if deny is None else partial(deny, scope)
         self._may_deny = _DENIAL in (scope.get("extensions") or {})
         self._send = send
         self._retry_after = retry_after
@@ -69,7 +76,7 @@ class SocketRefusal:
         """Let go of a WebSocket that is over: its `send` has the scope, in most servers."""
         if scope.get(_REFUSAL) is self:
             del scope[_REFUSAL]
-        self.failure = None
+        self.failure = self._deny = None
 
     async def refuse(self, error: Exception) -> bool:
         """Answer an error that nobody answered; False where it is none that may pass."""
@@ -85,9 +92,28 @@ class SocketRefusal:
             close = {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": answer.detail}
             await self._send(close)
         else:
-            for message in _denial(answer, answer.retry_after):
+            for message in await self._denial(answer, answer.retry_after):
                 await self._send(message)
         return True
+
+    async def _denial(self, answer: ErrorAnswer, retry_after: float) -> Sequence[Message]:
+        made: list[Message] = []
+
+        async def make(message: Message) -> None:
+            made.append(message)
+
+        if self._deny is not None:
+            try:
+                await self._deny(make, answer)
+            except Exception as error:  # noqa: BLE001 - the handler of an application, for requests
+                logger.debug("A WebSocket was not answered as a request: {}", safe_error(error))
+        complete = made and not made[-1].get("more_body", False)
+        if complete and [one["type"] for one in made[:2]] == [
+            f"{_DENIAL}.start",
+            f"{_DENIAL}.body",
+        ]:
+            return made
+        return _denial(answer, retry_after)
 
 
 def _denial(answer: ErrorAnswer, retry_after: float) -> tuple[Message, Message]:

@@ -183,6 +183,14 @@ MUTANTS = [
     ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
+        "an application mounted in a running one answers a database that is away with 500",
+        "starlette/routes.py",
+        "            add_default_handlers(self.owner)\n",
+        "",
+        "tests/review/test_mounted_applications.py",
+        "mounted_later",
+    ),
+    Mutant(
         "a WebSocket is left to the garbage collector",
         "asgi.py",
         "                socket.leave(scope)\n",

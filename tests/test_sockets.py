@@ -12,6 +12,8 @@ from litestar import WebSocket as LitestarSocket
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import WebSocketRoute
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
@@ -28,7 +30,7 @@ from tests.support.logs import logged
 from tests.support.notes import held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from reviewpoint_db.database import Database
 
@@ -115,9 +117,54 @@ async def test_a_handshake_is_answered_as_a_request(made: Made) -> None:
     assert headers[b"retry-after"] == b"3"
     assert headers[b"content-length"] == str(len(body["body"])).encode()
     assert body["type"] == "websocket.http.response.body"
-    assert json.loads(body["body"]) == {"status_code": 503, "detail": UNAVAILABLE}
+    # As each framework says so of a request.
+    if isinstance(app, fastapi.FastAPI):
+        assert json.loads(body["body"]) == {"detail": UNAVAILABLE}
+    elif isinstance(app, Starlette):
+        assert body["body"].decode() == UNAVAILABLE
+    else:
+        assert json.loads(body["body"]) == {"status_code": 503, "detail": UNAVAILABLE}
     (line,) = [line for line in lines if "answered with 503" in line]
     assert line.startswith("WARNING|WEBSOCKET ")
+
+
+@pytest.mark.parametrize("adapter", [_starlette, _fastapi])
+async def test_a_handshake_is_answered_in_the_applications_own_shape(
+    adapter: Callable[[str], Made], sqlite_url: str
+) -> None:
+    app, database = adapter(sqlite_url)
+
+    async def problem(_: Any, error: HTTPException) -> JSONResponse:
+        # Without the error's headers, which are added then.
+        return JSONResponse({"problem": error.detail}, status_code=error.status_code)
+
+    app.add_exception_handler(HTTPException, problem)
+    async with running(app):
+        start, body = await _messages(app, "handshake", database, **DENIAL)
+    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"3")
+    assert json.loads(body["body"]) == {"problem": UNAVAILABLE}
+
+
+@pytest.mark.parametrize("how", ["raises", "leaves", "streams"])
+async def test_a_handler_that_is_for_requests_alone_leaves_the_answer_to_us(
+    how: str, sqlite_url: str
+) -> None:
+    app, database = _starlette(sqlite_url)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"never"
+        raise LookupError
+
+    async def handler(conn: Any, _: HTTPException) -> Any:
+        if how == "raises":
+            return JSONResponse(conn.method)  # of requests only
+        return None if how == "leaves" else StreamingResponse(endless(), 503)
+
+    app.add_exception_handler(HTTPException, handler)
+    async with running(app):
+        start, body = await _messages(app, "handshake", database, **DENIAL)
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+    assert json.loads(body["body"]) == {"status_code": 503, "detail": UNAVAILABLE}
 
 
 @pytest.mark.parametrize("how", ["handshake", "accepted"])

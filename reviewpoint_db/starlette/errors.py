@@ -34,20 +34,24 @@ __all__ = [
     "add_default_handlers",
     "answer_commit_error",
     "answer_database_error",
+    "answer_handshake",
     "with_handlers_of",
 ]
 
 # Handlers of these answer outside of all middleware, and see only what nobody else handled.
 _CATCH_ALL = (500, Exception)
+#: Middlewares around a mounted application, at most.
+_MIDDLEWARES = 50
 
 
 async def answer_database_error(conn: HTTPConnection, error: Exception) -> Response:
     """Answer a database error with 409, 503 or 404; any other goes on, and is a 500 like all bugs.
 
     `setup_database` registers this for `SQLAlchemyError` where the application has no handler of
-    its own for it, and, when it starts, in the applications that are mounted in it. One that is
-    mounted in a running application, or inside of a middleware, needs it registered too: it makes
-    a 500 of what it does not know by itself, and nobody outside of it can answer any more.
+    its own for it, and in the applications that are mounted in it, also while it runs. One that has
+    served before it is mounted, or stands in a middleware that does not keep it as `app`, needs it
+    registered too: it makes a 500 of what it does not know by itself, and nobody outside of it can
+    answer any more.
 
     Example:
         >>> mounted.add_exception_handler(SQLAlchemyError, answer_database_error)
@@ -103,7 +107,7 @@ class _HTTPError(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 # A handler of the application may have left the error's headers out.
                 for name, value in self.added.items():
@@ -112,6 +116,15 @@ class _HTTPError(Response):
 
         answer = with_handlers_of(scope["app"], _raising(self.error))
         await answer(scope, receive, send_with_headers)
+
+
+async def answer_handshake(scope: Scope, send: Send, answer: ErrorAnswer) -> None:
+    """Answer a WebSocket's handshake as a request is answered, by the handler for `HTTPException`."""
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    await _HTTPError(answer)(scope, receive, send)
 
 
 async def answer_commit_error(
@@ -157,6 +170,7 @@ def add_default_handlers(app: Starlette) -> None:
     alchemy = sys.modules.get("advanced_alchemy.exceptions")
     if alchemy is not None:
         kinds.append(alchemy.RepositoryError)
+    added = False
     for kind in kinds:
         # A handler for a base class is the application's word on this class too.
         if not any(
@@ -164,14 +178,31 @@ def add_default_handlers(app: Starlette) -> None:
             for key in app.exception_handlers
         ):
             app.exception_handlers[kind] = answer_database_error
+            added = True
+    if added and app.middleware_stack is not None:  # which has the handlers of its first request
+        logger.warning(
+            "{} was mounted after it had served by itself: its database errors are answered with 500. "
+            "Fix: app.add_exception_handler(SQLAlchemyError, answer_database_error) before its "
+            "first request",
+            type(app).__name__,
+        )
     # What a mounted application leaves unanswered never gets here: it makes a 500 of it by itself.
     _add_to_mounted(app.routes)
 
 
 def _add_to_mounted(routes: Sequence[BaseRoute]) -> None:
     for route in routes:
-        mounted = getattr(route, "app", None)
-        if isinstance(mounted, Starlette):
+        mounted = _application_in(getattr(route, "app", None))
+        if mounted is not None:
             add_default_handlers(mounted)
         elif isinstance(route, Mount | Host):
             _add_to_mounted(route.routes)
+
+
+def _application_in(mounted: object) -> Starlette | None:
+    """Find an application in the middlewares around it, which keep it as `app` as a rule."""
+    for _ in range(_MIDDLEWARES):
+        if mounted is None or isinstance(mounted, Starlette):
+            break
+        mounted = getattr(mounted, "app", None)
+    return mounted if isinstance(mounted, Starlette) else None

@@ -19,7 +19,11 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.pending import PendingMigrations
-from reviewpoint_db.starlette.errors import add_default_handlers, answer_commit_error
+from reviewpoint_db.starlette.errors import (
+    add_default_handlers,
+    answer_commit_error,
+    answer_handshake,
+)
 from reviewpoint_db.starlette.routes import RoutesMiddleware
 
 if TYPE_CHECKING:
@@ -106,7 +110,13 @@ class Installation:
         outer, inner = [], []
         for one in self.installed:
             outer.append(
-                Middleware(UnitOfWorkMiddleware, one.database, commit=one.commit, origin=_origin)
+                Middleware(
+                    UnitOfWorkMiddleware,
+                    one.database,
+                    commit=one.commit,
+                    origin=_origin,
+                    deny=answer_handshake,
+                )
             )
             if one.commit == "autocommit":
                 answer = partial(answer_commit_error, app)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from reviewpoint_db.endpoints.routes import OwnRoute, routes_below
-from reviewpoint_db.starlette.errors import with_handlers_of
+from reviewpoint_db.starlette.errors import add_default_handlers, with_handlers_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -67,9 +67,13 @@ class RoutesMiddleware:
         self.app = app
         self.routes = routes
         self.owner = owner
+        self._known = len(owner.routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is ours, and hand on everything else."""
+        if len(self.owner.routes) != self._known:  # something was mounted, maybe
+            self._known = len(self.owner.routes)
+            add_default_handlers(self.owner)
         if scope["type"] == "http":
             for route in self.routes:
                 match, found = route.matches(scope)
