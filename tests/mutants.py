@@ -748,8 +748,8 @@ MUTANTS = [
     Mutant(
         "a replica whose connection was lost stays in rotation",
         "replicas.py",
-        "            self._set(source, usable=False)\n            return True\n",
-        "            return True\n",
+        "            self._set(source, usable=False)\n",
+        "",
         "tests/test_replicas.py",
         "take_turns",
     ),
