@@ -115,13 +115,14 @@ async def connect_first(
             )
             for task in done:
                 place, _ = asked.pop(task)
-                if (error := task.exception()) is None:
-                    notes.connected(place, task.result())
-                    return task.result()
-                if not isinstance(error, Exception):
-                    raise error
-                refusals[place] = error
-                notes.failed(place, error)
+                try:
+                    connection = task.result()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the others are asked
+                    refusals[place] = error
+                    notes.failed(place, error)
+                else:
+                    notes.connected(place, connection)
+                    return connection
     finally:
         for task, (place, asked_at) in asked.items():
             notes.silent(place, asked_at)

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.hosts import host_reports
 from reviewpoint_db.errors import DatabaseUnavailableError
-from reviewpoint_db.hosts import NoHostError, connect_first
+from reviewpoint_db.hosts import HostNotes, NoHostError, connect_first
 from reviewpoint_db.sqlite import SQLite
 from reviewpoint_db.sqlstate import is_transient_connect
-from tests.support.pools import backend_pid, engine_with_pool, pool_of
+from tests.support.pools import backend_pid, engine_with_pool, pool_of, until
 from tests.support.postgres import HOST, PASSWORD, PostgresServer, free_port
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,11 @@ def pair(run: Run) -> Iterator[PostgresCluster]:
 def _login(*ports: int, **more: Any) -> dict[str, Any]:
     login = {"user": "postgres", "password": PASSWORD, "database": "postgres", "timeout": 5}
     return {"host": [HOST] * len(ports), "port": list(ports), **login, **more}
+
+
+def _of(url: str) -> dict[str, Any]:
+    parts = make_url(url)
+    return {"user": parts.username, "password": parts.password, "database": parts.database}
 
 
 async def _pid(engine: AsyncEngine) -> int:
@@ -97,6 +103,46 @@ async def test_a_frozen_host_does_not_use_up_the_time_limit(pair: PostgresCluste
                     silent.getsockname()[1], pair.primary.port, target_session_attrs="read-write"
                 )
             )
+        await connection.close()
+
+
+async def test_a_slow_host_is_waited_for_when_all_others_have_refused(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.hosts.HEAD_START", 0.001)
+    with Relay.to(postgres_url) as relay:
+        relay.delay(0.05)
+        connection = await connect_first(**_login(relay.port, free_port(), **_of(postgres_url)))
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close()
+
+
+async def test_a_host_that_was_given_no_time_to_answer_is_not_called_silent() -> None:
+    notes = HostNotes()
+    with socket.create_server((HOST, 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await connect_first(**_login(port, port), host_notes=notes)
+    assert not notes.met
+
+
+async def test_of_two_that_answer_at_once_one_is_used_and_the_other_is_cut(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.hosts.HEAD_START", 0.001)
+    connect, meeting, opened = asyncpg.connect, asyncio.Barrier(2), list[Any]()
+
+    async def connect_both(**options: Any) -> Any:
+        opened.append(await connect(**options))
+        await meeting.wait()
+        return opened.pop(0)
+
+    monkeypatch.setattr(asyncpg, "connect", connect_both)
+    with Relay.to(postgres_url) as relay:
+        connection = await connect_first(**_login(relay.port, relay.port, **_of(postgres_url)))
+        await until(lambda: relay.live == 1)
+        assert await connection.fetchval("SELECT 1") == 1
         await connection.close()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import NullPool, select, text
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
@@ -16,8 +18,11 @@ from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, lsn_of
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
+from tests.support.postgres import HOST, free_port
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 PG = "postgresql://ann:secret@primary/papers"
@@ -141,6 +146,40 @@ class TestTurns:
         assert not await replicas.caught_up(replicas.hosts[0], 6, 30)
         assert time.monotonic() - started < 5
 
+    async def test_one_that_cannot_be_asked_is_not_awaited_beyond_the_bound(self) -> None:
+        _, replicas = replicas_of(config(read_url=f"postgresql://ann@{HOST}:{free_port()}/papers"))
+        replicas.tell(0, Seen(lag=0.1, replayed=5))
+        assert not await replicas.caught_up(replicas.hosts[0], 6, 0.05)
+
+    async def test_one_with_a_pool_of_another_class_dies_without_a_cut(self) -> None:
+        _, replicas = replicas_of(config(engine_options={"poolclass": NullPool}))
+        replicas.tell(0, Seen(lag=0.1))
+        replicas.hosts[0].engine()
+        replicas.tell(0, Seen(error="gone"))
+        assert replicas.states()[0].state == "dead"
+
+    def test_a_database_that_a_test_led_elsewhere_has_no_replica(self) -> None:
+        database, replicas = replicas_of(config())
+        for number in (0, 1):
+            replicas.tell(number, Seen(lag=0.1))
+        replicas._config = lambda: DatabaseConfig(url=PG)
+        assert replicas.choose() is None
+        assert not database.activity.snapshot().warnings
+
+    async def test_a_stop_that_comes_before_the_watch_has_begun_ends_it(self) -> None:
+        asked: list[str] = []
+
+        def address() -> Any:
+            asked.append("asked")
+            raise ConnectionError
+
+        end = _End()
+        end.come()
+        watch = ReplicaWatch(address, [address], limit=1, tell=lambda *_: None)
+        await asyncio.wait_for(watch._measure(end), 5)
+        watch.stop()  # and once more, without a start
+        assert not asked
+
     async def test_an_answer_after_the_stop_brings_no_host_back(self) -> None:
         told: list[Seen] = []
         end = _End()
@@ -172,6 +211,59 @@ class TestTurns:
         assert b"r2:5433" in debug(database).body
         (check,) = database._probe._replicas()
         assert check.detail == "r1:5432: reading, 0.2 s behind; r2:5433: dead"
+
+
+def test_what_is_started_twice_measures_once_until_the_stop() -> None:
+    def watches() -> int:
+        return [thread.name for thread in threading.enumerate()].count("reviewpoint_db replicas")
+
+    nobody = f"postgresql://ann@{HOST}:{free_port()}/papers"
+    _, replicas = replicas_of(config(url=nobody, read_url=nobody))
+    replicas.start()
+    replicas.start()
+    try:
+        assert watches() == 1
+    finally:
+        replicas.stop()
+    assert watches() == 0
+
+
+@pytest.fixture
+async def lagging(postgres_url: str) -> AsyncIterator[tuple[Database, Relay]]:
+    """No replica can be read, so the primary is, through a relay."""
+    with Relay.to(postgres_url) as relay:
+        url = relay.url(postgres_url)
+        async with Database(DatabaseConfig(url=url, read_url=url, environment="test")) as database:
+            assert database.replicas is not None
+            database.replicas._watch.stop()
+            database.replicas._watch = SimpleNamespace(running=True, stop=lambda: None)  # type: ignore[assignment]
+            database.replicas.tell(0, Seen(error="gone"))
+            yield database, relay
+
+
+async def test_a_read_on_the_primary_in_the_place_of_replicas_is_run_again(
+    lagging: tuple[Database, Relay],
+) -> None:
+    """Its connection was lost, and the primary is no replica that could be left."""
+    database, relay = lagging
+    async with database.read_session() as session:
+        assert await session.scalar(select(text("1"))) == 1
+        relay.at("SELECT 2", "cut")
+        assert await session.scalar(select(text("2"))) == 2
+        assert relay.triggers[0].fired
+        assert database.replicas is not None
+        assert state_of(session).source is database.replicas._primary
+
+
+async def test_a_read_session_with_a_bind_of_its_own_asks_no_replica(
+    lagging: tuple[Database, Relay],
+) -> None:
+    database, _ = lagging
+    assert database.replicas is not None
+    database.replicas.tell(0, Seen(lag=0.0))
+    async with database.read_sessionmaker(bind=database.engine) as session:
+        assert await session.scalar(text("select 1")) == 1
+        assert state_of(session).source is None
 
 
 def test_without_read_url_there_is_nothing_of_it() -> None:
@@ -265,6 +357,25 @@ async def test_a_request_that_stored_something_is_answered_with_a_token(postgres
         assert place is not None
         assert place < LATER
         assert b"; Secure" in dict(answers[-1]["headers"])[b"set-cookie"]
+
+
+async def test_when_the_primary_falls_silent_after_the_commit_the_client_reads_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is stored is a success; where it stands nobody could say."""
+    monkeypatch.setattr("reviewpoint_db.read_your_writes._ASKING", 0.05)
+    own = {"read_your_writes": True, "read_your_writes_secret": SECRET}
+    nobody = f"postgresql://ann@{HOST}:{free_port()}/papers"
+    writes = ReadYourWrites(Database(config(url=nobody, **own)))
+    answers: list[Any] = []
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    unit: Any = SimpleNamespace(stored=True, unanswered=False)
+    await writes.telling(unit, {}, send)({"type": "http.response.start", "status": 201})
+    assert answers[0]["status"] == 201
+    assert writes.awaited({"headers": answers[0]["headers"]}) == LATER
 
 
 async def test_what_a_request_stored_stays_told_whatever_it_does_afterwards(

@@ -208,6 +208,23 @@ async def test_one_cancelled_in_the_middle_of_the_queue_is_skipped() -> None:
     assert bench.slots.waiting == 0
 
 
+async def test_when_all_are_dismissed_each_gets_an_error_of_its_own_and_newcomers_wait() -> None:
+    bench = await full(1)
+    first, gone, last = [await bench.arrive(name) for name in ("first", "gone", "last")]
+    gone.cancel()  # he has not noticed yet
+    bench.slots.dismiss(lambda: ConnectionError("the server has left"))
+    newcomer = await bench.arrive("newcomer")
+    errors = await asyncio.gather(first, gone, last, return_exceptions=True)
+    assert [type(error) for error in errors] == [
+        ConnectionError,
+        asyncio.CancelledError,
+        ConnectionError,
+    ]
+    assert errors[0] is not errors[2]
+    bench.slots.offer(7)
+    assert await soon(newcomer) == 7
+
+
 async def test_what_became_idle_meanwhile_is_given_to_whoever_queues_again() -> None:
     """One that queues again, since its connection was dead, must not wait beside an idle one."""
     bench = await full(2)

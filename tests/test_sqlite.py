@@ -25,10 +25,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _Connection
+from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _Connection, _switch_to_wal
 from tests.support.pools import engine_with_pool, make_engine, pool_of, until
 
 if TYPE_CHECKING:
@@ -166,17 +167,24 @@ async def test_a_stream_that_is_cancelled_and_still_alive_leaves_no_lock(
     assert "never stored" not in titles
 
 
-def test_a_rollback_that_fails_for_another_reason_says_so() -> None:
+@pytest.mark.parametrize(
+    ("answer", "message"), [(sqlite3.SQLITE_DENY, "not authorized"), (99, "malfunction")]
+)
+def test_a_rollback_that_fails_for_another_reason_says_so(answer: int, message: str) -> None:
+    """And it closes no cursor for that."""
     connection = sqlite3.connect(":memory:", factory=_Connection)
 
     def refuse(action: int, *_: object) -> int:
-        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+        return answer if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
     connection.execute("CREATE TABLE papers (id int)")
-    connection.execute("INSERT INTO papers VALUES (1)")
+    connection.execute("INSERT INTO papers VALUES (1), (2)")
+    cursor = connection.cursor().execute("SELECT id FROM papers")
+    assert cursor.fetchone() == (1,)
     connection.set_authorizer(refuse)
-    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+    with pytest.raises(sqlite3.DatabaseError, match=message):
         connection.rollback()
+    assert cursor.fetchone() == (2,)
     connection.close()
 
 
@@ -234,6 +242,29 @@ def test_a_new_file_is_opened_by_several_at_once(tmp_path: Path) -> None:
             url = f"sqlite:///{tmp_path / str(number)}"
             jobs = [threads.submit(asyncio.run, open_it(url)) for _ in range(4)]
             assert [job.result(20) for job in jobs] == [["wal"] * 5] * 4
+
+
+class _BusyOnce(sqlite3.Cursor):
+    """Another one switches the file at the same moment: SQLite refuses one of them at once."""
+
+    refused = False
+
+    def execute(self, *args: Any) -> Any:
+        if not self.refused:
+            self.refused = True
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(*args)
+
+
+async def test_a_switch_that_is_refused_because_of_another_one_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    connection = sqlite3.connect(tmp_path / "new")
+    await greenlet_spawn(_switch_to_wal, connection.cursor(_BusyOnce))
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
 
 
 async def test_a_file_that_stays_locked_is_an_error(

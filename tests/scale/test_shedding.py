@@ -8,9 +8,13 @@ from benchmarks.shedding import overload
 def test_ten_times_the_capacity_leaves_the_capacity_to_those_who_are_still_there(
     postgres_url: str,
 ) -> None:
-    """Without the rule the fair queue serves those whose clients have gone."""
+    """Without the rule the fair queue serves those whose clients have gone.
+
+    A comparison, far from what the two ways give: nearly all, and a tenth. How much it is by itself
+    is for the benchmarks: whatever else the machine does takes from it.
+    """
     shed = overload(postgres_url, times=10, seconds=4, target=0.1)
-    assert shed.goodput >= 0.9, shed
-    assert shed.median < 0.1, shed  # at once, whatever the machine makes of it
-    assert shed.slowest < 1, shed  # from before the overload was known
-    assert overload(postgres_url, times=10, seconds=4, target=0).goodput < 0.5
+    queued = overload(postgres_url, times=10, seconds=4, target=0)
+    assert shed.goodput > 2 * queued.goodput, (shed, queued)
+    # Who is refused is told so while he is still there.
+    assert shed.refused > queued.refused, (shed, queued)
