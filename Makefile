@@ -9,6 +9,8 @@ TESTS ?= tests
 SCALE := tests/scale
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# What `make test-lowest` need not repeat: it tests the page, the tests' own tools and the benchmarks.
+OF_NO_VERSION := --ignore=tests/browser --ignore-glob='tests/test_support*' --ignore=tests/test_benchmarks.py
 
 # A venv that happens to be active, or a PYTHONPATH, must not leak in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -93,9 +95,9 @@ test: $(VENV)/.dev browser openssl ## Run the tests, on SQLite and on PostgreSQL
 test-scale: $(VENV)/.dev servers ## Run the tests with replicas, failover, PgBouncer and several processes.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(SCALE)
 
-test-lowest: $(LOWEST)/.test browser openssl ## Run the tests on the lowest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)/.test openssl ## Run the tests on the lowest versions that pyproject.toml allows.
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -o cache_dir=$(LOWEST)/.pytest_cache \
-		--ignore=$(SCALE) $(PYTEST_ARGS) $(TESTS)
+		--ignore=$(SCALE) $(OF_NO_VERSION) $(PYTEST_ARGS) $(TESTS)
 
 check: $(VENV)/.dev ## Lint, format, types, import contract, documentation.
 	$(BIN)/ruff check .
