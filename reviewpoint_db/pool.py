@@ -31,13 +31,12 @@ from sqlalchemy.util import await_only
 
 from reviewpoint_db.activity import Activity, Holder
 from reviewpoint_db.backend import Backend
-from reviewpoint_db.driver_errors import is_of_asyncpg
-from reviewpoint_db.errors import DatabaseUnavailableError, PoolTimeoutError
+from reviewpoint_db.errors import DatabaseUnavailableError
+from reviewpoint_db.pool_errors import exhausted, no_answer, refused
 from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, noting, retire_softly
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.slots import DeadlinePassed
 from reviewpoint_db.supply import UNFIT, Supply, loop_of_this_thread
-from reviewpoint_db.tls_errors import connect_fix
 
 __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
@@ -45,8 +44,6 @@ __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 _SOON: Final = 0.001
 #: Seconds between two replacements of all connections.
 _EPISODE: Final = 1.0
-#: How many holders the text of a PoolTimeoutError names.
-_NAMED_HOLDERS: Final = 5
 
 
 class ElasticPool(AsyncAdaptedQueuePool):
@@ -96,7 +93,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         assert backend is not None  # create_engine gives both
         assert activity is not None
         self._backend = backend
-        self._activity = activity
+        self.activity = activity
         self._ping_after_idle = ping_after_idle if backend.needs_ping else float("inf")
         self._supply = Supply(
             self,
@@ -109,7 +106,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             activity=activity,
             queue_target=queue_target,
         )
-        self._queue_target = queue_target
+        self.queue_target = queue_target
         self._slots = self._supply.slots
         self._tickets = itertools.count()
         self._leased: dict[ConnectionPoolEntry, Pooled] = {}
@@ -127,7 +124,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             now = time.monotonic()
         self._leased[pooled.record] = pooled
         pooled.holder = Holder(now, pooled.driver, self._backend)
-        self._activity.acquired(pooled.holder, now - started, queued=queued)
+        self.activity.acquired(pooled.holder, now - started, queued=queued)
         return pooled.record
 
     def _trusted(self, pooled: Pooled, now: float) -> bool:
@@ -148,7 +145,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         deadline = arrived + self._timeout
         ticket = next(self._tickets)
         waiter = Holder(time.monotonic())
-        self._activity.waiting(waiter)
+        self.activity.waiting(waiter)
         try:
             while pooled is None or not self._verified(pooled, deadline):
                 pooled = await_only(self._slots.wait(ticket, deadline))
@@ -157,12 +154,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
         except DeadlinePassed:
             raise self._expired(arrived) from self._slots.outage
         except asyncio.CancelledError:
-            self._activity.acquire_canceled()
+            self.activity.acquire_canceled()
             raise
         except Exception as error:
-            raise self._named(error) from error
+            raise refused(error, self._dialect) from error
         finally:
-            self._activity.waits_no_more(waiter)
+            self.activity.waits_no_more(waiter)
         return pooled
 
     def _verified(self, pooled: Pooled, deadline: float) -> bool:
@@ -179,7 +176,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         timeout = max(
             min(self._supply.connect_timeout, deadline - asyncio.get_running_loop().time()), _SOON
         )
-        self._activity.pinged()
+        self.activity.pinged()
         try:
             await_only(self._backend.ping(pooled.driver, timeout))
         except Exception as error:  # noqa: BLE001 - whatever a ping raises, the connection is unfit
@@ -194,46 +191,16 @@ class ElasticPool(AsyncAdaptedQueuePool):
         return True
 
     def _expired(self, arrived: float) -> Exception:
-        self._activity.acquire_timed_out()
-        slots = self._slots
-        waiting = slots.waiting
+        self.activity.acquire_timed_out()
+        outage = self._slots.outage
         # When connects hang, or nobody has a connection, the pool is not what is full.
         hanging = any(
             begun - arrived <= self._timeout / 2 for begun in self._supply.openings.values()
         )
-        if slots.outage is not None or hanging or not self._leased:
-            last = f"last attempt: {safe_error(slots.outage)}" if slots.outage else "no answer"
-            return DatabaseUnavailableError(
-                f"Database {self._activity.name!r} accepted no connection within "
-                f"{self._timeout:g} s ({last}; {waiting} waiting). "
-                "It is retried by itself; check that the server runs and the URL is right."
-            )
-        waited = asyncio.get_running_loop().time() - arrived
-        within = f"became free within {self._timeout:g} s"
-        if self._queue_target and waited < self._timeout:
-            within = f"would become free in time (pool.queue_target, {waited:.2g} s waited)"
-        held = "; ".join(str(holder) for holder in self._activity.holders()[:_NAMED_HOLDERS])
-        error = PoolTimeoutError(
-            f"No connection of database {self._activity.name!r} {within}"
-            f": all {slots.total} (pool.size {self.size()} + pool.max_overflow "
-            f"{self._max_overflow}) are in use, {waiting} waiting. Held by: {held or 'nobody'}. "
-            "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
-            "or raise pool.size."
-        )
-        self._activity.emit("db.pool_exhausted", message=str(error))
-        return error
-
-    def _named(self, error: Exception) -> Exception:
-        """Return the error of a refused connection as SQLAlchemy would name it."""
-        if isinstance(error, OSError):
-            return DatabaseUnavailableError(
-                f"The database cannot be reached: {safe_error(error)}. {connect_fix(error)}."
-            )
-        if is_of_asyncpg(error):
-            # SQLAlchemy 2.0 lets them through as they are; as the DBAPI's, the engine wraps them.
-            dialect: Any = self._dialect
-            named: Exception = dialect.loaded_dbapi.OperationalError(str(error))
-            return named
+        if outage is not None or hanging or not self._leased:
+            return no_answer(self, outage)
+        error = exhausted(self, asyncio.get_running_loop().time() - arrived)
+        self.activity.emit("db.pool_exhausted", message=str(error))
         return error
 
     # -- return -----------------------------------------------------------------------------
@@ -253,12 +220,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
         pooled = self._leased.pop(record, None)
         if pooled is None or pooled.holder is None:
             return  # returned twice, or to a pool that was abandoned meanwhile
-        self._activity.released(pooled.holder, now)
+        self.activity.released(pooled.holder, now)
         pooled.holder = None
         if record.dbapi_connection is not pooled.adapted:
             pooled.look()
         if pooled.adapted is None:
-            self._activity.connection_closed("invalidated")
+            self.activity.connection_closed("invalidated")
             self._slots.free()
         elif self._backend.is_closed(pooled.driver):
             self._supply.discard(pooled, "lost")
@@ -286,7 +253,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         logger.warning(
             "The connections of database {!r} are replaced, since the server may no longer be the "
             "right one: {}",
-            self._activity.name,
+            self.activity.name,
             why,
         )
         for pooled in self._leased.values():
@@ -333,9 +300,9 @@ class ElasticPool(AsyncAdaptedQueuePool):
             idle_timeout=self._supply.idle_timeout,
             ping_after_idle=self._ping_after_idle,
             connect_timeout=self._supply.connect_timeout,
-            queue_target=self._queue_target,
+            queue_target=self.queue_target,
             backend=self._backend,
-            activity=self._activity,
+            activity=self.activity,
             pre_ping=self._pre_ping,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -360,7 +327,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def invalidated(self) -> int:
         """Return how many connections were closed because they could not be trusted any more."""
-        closed = self._activity.closed
+        closed = self.activity.closed
         return sum(closed.get(reason, 0) for reason in UNFIT)
 
     def total(self) -> int:
@@ -371,6 +338,11 @@ class ElasticPool(AsyncAdaptedQueuePool):
     def limit(self) -> float:
         """How many connections may be open; infinity where there is no limit."""
         return self._slots.limit
+
+    @property
+    def max_overflow(self) -> int:
+        """How many may be open beyond `size()`; -1 for no limit."""
+        return self._max_overflow
 
     def waiting(self) -> int:
         """Return the number of tasks that wait for a connection."""

@@ -216,7 +216,7 @@ async def test_what_was_being_opened_meanwhile_is_not_used(postgres_url: str) ->
 
         opening = asyncio.create_task(_pid(engine))
         await opening
-        assert pool_of(engine)._activity.snapshot().opened == 2
+        assert pool_of(engine).activity.snapshot().opened == 2
 
 
 async def test_a_silent_ping_replaces_the_others_too(own_postgres: PostgresServer) -> None:

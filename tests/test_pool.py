@@ -55,7 +55,7 @@ def gauges(engine: AsyncEngine) -> tuple[int, int, int, int, int]:
 
 
 def activity_of(engine: AsyncEngine) -> Activity:
-    return pool_of(engine)._activity
+    return pool_of(engine).activity
 
 
 async def ask(engine: AsyncEngine) -> int:
@@ -997,7 +997,7 @@ async def test_recreate_keeps_every_setting(postgres_url: str) -> None:
         "_timeout",
         "_ping_after_idle",
         "_backend",
-        "_activity",
+        "activity",
         "_pre_ping",
         "_orig_logging_name",
         "_reset_on_return",

@@ -201,7 +201,7 @@ async def test_a_connection_that_comes_back_unclean_is_refused(sqlite_url: str) 
         async with engine.connect() as connection:
             assert (await connection.get_raw_connection()).driver_connection is not driver
             await connection.execute(text("CREATE TABLE free (id int)"))
-        assert pool_of(engine)._activity.snapshot().closed == {"unclean": 1}
+        assert pool_of(engine).activity.snapshot().closed == {"unclean": 1}
 
 
 async def test_a_database_that_is_locked_while_it_is_opened_is_waited_for(sqlite_url: str) -> None:
