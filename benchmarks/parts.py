@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
+from benchmarks.calls import EXCHANGES, calls
 from benchmarks.checkout import checkouts
 from benchmarks.contenders import SCHEMA
 from benchmarks.http import Runs, Throughput
@@ -126,6 +127,19 @@ def observation(bench: Bench) -> list[Row]:
     ]
 
 
+def called(bench: Bench) -> list[Row]:
+    """Count the Python calls that observation adds to a request."""
+    bench.server.psql(SCHEMA, bench.url.rsplit("/", 1)[1])
+    counted = calls(bench.url)
+    totals = {
+        label: {name: of[label].total() for name, of in counted.items()} for label in EXCHANGES
+    }
+    return [
+        Row(f"Python calls, {label} (share)", {**of}, of[OURS] / of[UNOBSERVED])
+        for label, of in totals.items()
+    ]
+
+
 def contention(bench: Bench) -> list[Row]:
     """Wait for a connection among many."""
     runs = waits(bench.url, 0.5 if bench.quick else 4.0, bench.rounds(4))
@@ -242,6 +256,7 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "restart": restart,
     "added": added,
     "observation": observation,
+    "calls": called,
     "checkout": checkout,
     "sandbox": isolation,
     "shedding": shedding,

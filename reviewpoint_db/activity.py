@@ -115,6 +115,8 @@ class Activity:
         self._recent_warnings: deque[Warned] = deque(maxlen=_WARNINGS)
         self._listeners: list[Listener] = []
         self._sinks: tuple[Sink, ...] = ()
+        #: Whether somebody listens to each single measurement; asked at each statement.
+        self.is_fed = False
         # Reentrant: the garbage collector may return a connection while this thread has it.
         self._lock = threading.RLock()
         on_fork(self)
@@ -273,11 +275,6 @@ class Activity:
         """Tell who listens how many rows a statement returned; nothing keeps it."""
         self._tell("rows", number, statement=statement)
 
-    @property
-    def is_fed(self) -> bool:
-        """Whether somebody listens to each single measurement."""
-        return bool(self._sinks)
-
     def statement_failed(self, code: str, seconds: float, statement: str = "") -> None:
         """Count a statement that failed, by the database's code or the error's class."""
         with self._lock:
@@ -321,10 +318,12 @@ class Activity:
         """Have `sink` called for each single measurement; returns a function that ends it."""
         with self._lock:
             self._sinks = (*self._sinks, sink)
+            self.is_fed = True
 
         def end() -> None:
             with self._lock:
                 self._sinks = tuple(other for other in self._sinks if other is not sink)
+                self.is_fed = bool(self._sinks)
 
         return end
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, ExceptionContext, event
 
-from reviewpoint_db.pooled import holder_at, holder_of
+from reviewpoint_db.pooled import KEY, holder_of
 from reviewpoint_db.sqlstate import code_of
 from reviewpoint_db.statements import BEGIN, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reviewpoint_db.activity import Activity, Holder
+    from reviewpoint_db.activity import Activity, Holder, Work
     from reviewpoint_db.config import DatabaseConfig
 
 __all__ = ["MANY", "observe"]
@@ -57,7 +57,9 @@ def _ending(verb: Callable[[Any], None], statement: str) -> Callable[[Any], None
     """Note that the transaction is about to be ended."""
 
     def end(connection: Any) -> None:
-        holder = holder_at(connection.record_info)
+        info = connection.record_info
+        pooled = info.get(KEY) if info else None
+        holder = pooled.holder if pooled is not None else None
         if holder is not None:
             holder.statement = statement
             holder.running = True
@@ -78,9 +80,14 @@ class _Observer:
 
     def executing(self, execute: Callable[..., None]) -> Callable[..., None]:
         """Return a verb of the dialect that notes when a statement begins and ends."""
+        activity, slow, counts = self._activity, self._slow, self._counts
 
         def observed(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-            holder = holder_of(context.root_connection) if context is not None else None
+            # Written out here, since each call counts that is made for every statement: a
+            # connection that executes is neither closed nor invalidated.
+            info = context.root_connection.connection.record_info if context is not None else None
+            pooled = info.get(KEY) if info else None
+            holder = pooled.holder if pooled is not None else None
             if holder is None:
                 execute(cursor, statement, parameters, context)
                 return
@@ -92,22 +99,22 @@ class _Observer:
             execute(cursor, statement, parameters, context)
             holder.running = False
             holder.changed = now = time.monotonic()
-            self._done(holder, text, now - started, now)
+            seconds = now - started
+            activity.statement_done(holder, text, seconds, now)
+            if text != BEGIN:
+                holder.statements += 1
+                if (work := holder.work) is not None:
+                    work.statements += 1
+                    work.seconds += seconds
+                    if counts:
+                        self._count(holder, work, text)
+            if seconds >= slow:
+                self._warn_of_slow(holder, text, seconds, now)
             # Drivers that fetch as the application reads do not know yet: they say -1.
-            if self._activity.is_fed and cursor.description is not None and cursor.rowcount >= 0:
-                self._activity.rows_returned(cursor.rowcount, text)
+            if activity.is_fed and cursor.description is not None and cursor.rowcount >= 0:
+                activity.rows_returned(cursor.rowcount, text)
 
         return observed
-
-    def _done(self, holder: Holder, statement: str, seconds: float, now: float) -> None:
-        """Count a statement, and warn of what is worth it."""
-        self._activity.statement_done(holder, statement, seconds, now)
-        if statement != BEGIN:
-            holder.statements += 1
-            if holder.work is not None:
-                self._count(holder, statement, seconds)
-        if seconds >= self._slow:
-            self._warn_of_slow(holder, statement, seconds, now)
 
     def failed(self, context: ExceptionContext) -> None:
         """Note a failure."""
@@ -121,13 +128,8 @@ class _Observer:
         holder.running = False
         holder.changed = now
 
-    def _count(self, holder: Holder, statement: str, seconds: float) -> None:
-        work = holder.work
-        assert work is not None
-        work.statements += 1
-        work.seconds += seconds
-        if not self._counts:
-            return
+    def _count(self, holder: Holder, work: Work, statement: str) -> None:
+        """Count the executions of one statement in one session."""
         if work.shapes is None:
             work.shapes = {}
         times = work.shapes.get(statement, 0) + 1

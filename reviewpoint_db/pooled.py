@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from reviewpoint_db.driver_errors import code_of, is_of_driver, wrapped
 
 __all__ = [
     "CLOSE_TIMEOUT",
+    "KEY",
     "Pooled",
-    "holder_at",
     "holder_of",
     "noting",
     "open_record",
@@ -31,7 +31,8 @@ __all__ = [
 CLOSE_TIMEOUT: Final = 2.0
 #: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
 _LIFETIME_JITTER: Final = 0.1
-_KEY: Final = "reviewpoint_db"
+#: Where SQLAlchemy's record of a connection has its `Pooled`, in `record_info`.
+KEY: Final = "reviewpoint_db"
 
 #: Where `noting` leaves what the connect under way has made.
 _made: ContextVar[list[Any] | None] = ContextVar("reviewpoint_db_made", default=None)
@@ -62,7 +63,7 @@ class Pooled:
         self.adapted = self.record.dbapi_connection
         self.driver: Any = self.record.driver_connection
         assert self.record.record_info is not None
-        self.record.record_info[_KEY] = self
+        self.record.record_info[KEY] = self
 
 
 def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object) -> None:
@@ -70,7 +71,7 @@ def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object)
 
     SQLAlchemy would replace it after the next checkout, outside of the pool's deadline.
     """
-    pooled: Pooled | None = (record.record_info or {}).get(_KEY)
+    pooled: Pooled | None = (record.record_info or {}).get(KEY)
     if pooled is not None:
         pooled.retire_at = float("-inf")
 
@@ -137,10 +138,6 @@ def holder_of(connection: Connection) -> Holder | None:
     """Return who has a connection of our pool out; None for other pools, and when it is lost."""
     if connection.closed or connection.invalidated:
         return None
-    return holder_at(connection.connection.record_info)
-
-
-def holder_at(record_info: Mapping[str, Any] | None) -> Holder | None:
-    """Return who has the connection of our pool out whose record has this `record_info`."""
-    pooled: Pooled | None = record_info.get(_KEY) if record_info else None
+    info = connection.connection.record_info
+    pooled: Pooled | None = info.get(KEY) if info else None
     return pooled.holder if pooled is not None else None
