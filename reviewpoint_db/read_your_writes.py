@@ -130,11 +130,12 @@ class ReadYourWrites:
                     f"{self.cookie}={token}; Path=/; Max-Age={round(self._tokens.lifetime)}; "
                     f"HttpOnly; SameSite=Lax{secure}"
                 )
-                message["headers"] = [
+                headers = [
                     *message.get("headers", ()),
                     (self.header, token.encode()),
                     (b"set-cookie", cookie.encode()),
                 ]
+                message = {**message, "headers": headers}  # the old one is in a cache, maybe
             await send(message)
 
         return send_with_token

@@ -183,6 +183,14 @@ MUTANTS = [
     ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
+        "a cached answer bears another client's token",
+        "read_your_writes.py",
+        '                message = {**message, "headers": headers}  # the old one is in a cache, maybe\n',
+        '                message["headers"] = headers\n',
+        "tests/test_read_your_writes.py",
+        "cached",
+    ),
+    Mutant(
         "an application mounted in a running one answers a database that is away with 500",
         "starlette/routes.py",
         "            add_default_handlers(self.owner)\n",

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from advanced_alchemy.base import BigIntBase
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from litestar import Litestar, get
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Mapped
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import CommitOutcomeUnknownError
+from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
 from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import Seen
 from reviewpoint_db.replicas import Replica
 from reviewpoint_db.session import state_of
+from tests.support.asgi import client, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -191,3 +194,20 @@ async def test_a_token_is_found_behind_any_other_cookie(database: Database, cook
     token = Tokens(database.config).make(77)
     brought = f"{cookies}reviewpoint_db_default={token}; z=1".encode("latin-1")
     assert ReadYourWrites(database).awaited({"headers": [(b"cookie", brought)]}) == 77
+
+
+async def test_a_cached_answer_bears_no_token(database: Database) -> None:
+    """It is another client's, and of another time."""
+
+    @get("/", cache=True)
+    async def handler(db_session: SessionDep) -> int:
+        await by_scalar(db_session)
+        await db_session.commit()
+        return 1
+
+    app = Litestar([handler], plugins=[ReviewPointDBPlugin(database.config)])
+    async with running(app), client(app) as http:
+        answers = [await http.get("/") for _ in range(2)]
+    assert [answer.json() for answer in answers] == [1, 1]
+    name = "x-reviewpoint-db-default"
+    assert [name in answer.headers for answer in answers] == [True, False]
