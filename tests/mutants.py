@@ -142,7 +142,7 @@ MUTANTS = [
     Mutant(
         "who gives up keeps his turn",
         "testing/turns.py",
-        "            if served.done():\n                continue\n",
+        "        self._waiting = deque(one for one in self._waiting if one[2] is not served)\n",
         "",
         "tests/testing/test_turns.py",
         "gives_up",
