@@ -142,10 +142,18 @@ MUTANTS = [
     Mutant(
         "who gives up keeps his turn",
         "testing/turns.py",
+        "        if served.done():  # in the same moment\n",
+        "        if False:\n",
+        "tests/testing/test_turns.py",
+        "gives_up",
+    ),
+    Mutant(
+        "who gave up is served all the same",
+        "testing/turns.py",
         "        self._waiting = deque(one for one in self._waiting if one[2] is not served)\n",
         "",
         "tests/testing/test_turns.py",
-        "gives_up",
+        "gave_up",
     ),
     # -- the watch of replicas ---------------------------------------------------------------------
     Mutant(

@@ -134,6 +134,21 @@ async def test_who_gives_up_in_the_moment_of_his_turn_leaves_it_to_the_next() ->
     turns.leave(THIRD)
 
 
+async def test_who_gave_up_before_his_turn_is_passed_over() -> None:
+    turns = Turns()
+    assert await turns.take(ONE, "one", 5.0)
+    waiter = asyncio.create_task(turns.take(OTHER, "other", 5.0))
+    last = asyncio.create_task(turns.take(THIRD, "third", 5.0))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert not await turns.take(OTHER, "too long", 0.001)
+    turns.leave(ONE)
+    assert await last
+    turns.leave(THIRD)
+
+
 async def test_a_sandbox_that_is_gone_has_nothing_to_undo(sandbox: Sandbox) -> None:
     owner = LoopThread()
     channel = Channel(sandbox, owner, None, SQLiteErrors())
