@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.config_checks import Environment, check
 from reviewpoint_db.connect_args import make_connect_args, xdist_worker
-from reviewpoint_db.passwords import PasswordSource, password_of_file
+from reviewpoint_db.passwords import Password, PasswordSource, password_of_file
 from reviewpoint_db.pool_config import ByEnvironment, PoolConfig
 from reviewpoint_db.settings import read_variables
 from reviewpoint_db.target import Backend, Target, is_loopback, normalize_url, understand
@@ -232,9 +232,20 @@ class DatabaseConfig(
             read: For the replica.
         """
         target = self._target if not read or self._read_target is None else self._read_target
-        return make_connect_args(
-            self, target, self._password_source(read=read), writable=target is self._target
-        )
+        password = self._read_password if read else self._own_password
+        return make_connect_args(self, target, password, writable=target is self._target)
+
+    # One each, whoever connects: it counts the calls that hang.
+
+    @cached_property
+    def _own_password(self) -> Password | None:
+        source = self._password_source()
+        return None if source is None else Password(source, self.connect_timeout)
+
+    @cached_property
+    def _read_password(self) -> Password | None:
+        source = self._password_source(read=True)
+        return None if source is None else Password(source, self.connect_timeout)
 
     def _password_source(self, *, read: bool = False) -> PasswordSource | None:
         """What is asked for the password at each connect; None for a fixed one."""

@@ -6,10 +6,9 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from reviewpoint_db.passwords import Password, PasswordSource
-
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.passwords import Password
     from reviewpoint_db.target import Target
 
 __all__ = ["make_connect_args", "xdist_worker"]
@@ -26,7 +25,7 @@ _KEEPALIVES: Final = {
 
 
 def make_connect_args(
-    config: DatabaseConfig, target: Target, password: PasswordSource | None, *, writable: bool
+    config: DatabaseConfig, target: Target, password: Password | None, *, writable: bool
 ) -> dict[str, Any]:
     """Return the arguments for the driver, to give to SQLAlchemy as `connect_args`.
 
@@ -52,7 +51,7 @@ def make_connect_args(
         },
     }
     if password is not None:
-        arguments["password"] = Password(password, config.connect_timeout)
+        arguments["password"] = password
     return arguments
 
 

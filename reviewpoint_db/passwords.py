@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from reviewpoint_db.errors import DatabaseUnavailableError, ReviewPointDBError
+from reviewpoint_db.forks import on_fork
 from reviewpoint_db.settings import UrlOfFile, refuse
 from reviewpoint_db.urls import split_url
 
@@ -21,6 +23,8 @@ PasswordSource = Callable[[], str | Awaitable[str]]
 
 #: Of connect_timeout: the rest is for the login.
 _SHARE: Final = 0.8
+#: Calls that have not returned although nobody waits for them any more: then no other is made.
+_MOST_HANGING: Final = 10
 
 
 class Password:
@@ -37,6 +41,13 @@ class Password:
     def __init__(self, source: PasswordSource, connect_timeout: float) -> None:
         self.source = source
         self.timeout = connect_timeout * _SHARE
+        self.forget_parent()
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, where no call is under way."""
+        self._lock = threading.Lock()
+        self._hanging = 0
 
     def __repr__(self) -> str:
         return "Password(***)"
@@ -50,6 +61,8 @@ class Password:
         problem: str
         orig: BaseException | None = None
         try:
+            if self._hanging >= _MOST_HANGING:
+                raise TimeoutError  # as if it hung too: each would cost a thread
             async with asyncio.timeout(self.timeout):
                 password: object = await self._ask()
             if isinstance(password, str) and password:
@@ -71,9 +84,61 @@ class Password:
     async def _ask(self) -> object:
         if inspect.iscoroutinefunction(self.source):
             return await self.source()
-        answer = await _in_thread(self.source)
+        answer = await self._in_thread()
         # A partial or a method may still have made a coroutine.
         return await answer if inspect.isawaitable(answer) else answer
+
+    async def _in_thread(self) -> Any:
+        """Ask in a daemon thread: one that hangs holds up no pool of threads, and no exit."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        call = _Call(self.source)
+
+        def settle() -> None:
+            if not answer.done():  # else nobody waits any more
+                call.settle(answer)
+
+        def run() -> None:
+            call.run()
+            with self._lock:
+                self._hanging -= call.given_up
+                call.returned = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed by now
+                loop.call_soon_threadsafe(settle)
+
+        threading.Thread(target=run, name="reviewpoint_db password", daemon=True).start()
+        try:
+            return await answer
+        finally:
+            with self._lock:
+                call.given_up = not call.returned
+                self._hanging += call.given_up
+
+
+class _Call:
+    """One call of a password's function, in the context of whoever asks for it."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._context = contextvars.copy_context()
+        self._result: Any = None
+        self._error: Exception | None = None
+        self.returned = False
+        self.given_up = False
+
+    def run(self) -> None:
+        """Call it, and keep what comes of it."""
+        try:
+            self._result = self._context.run(self._function)
+        except Exception as error:  # noqa: BLE001 - handed to the loop
+            self._error = error
+
+    def settle(self, answer: asyncio.Future[Any]) -> None:
+        """Hand over what came of it."""
+        if self._error is None:
+            answer.set_result(self._result)
+        else:
+            answer.set_exception(self._error)
 
 
 def _told(error: Exception) -> tuple[str, BaseException | None]:
@@ -86,35 +151,6 @@ def _told(error: Exception) -> tuple[str, BaseException | None]:
         f"raised {type(error).__name__}{place}",
         OSError(type(error).__name__) if isinstance(error, OSError) else None,
     )
-
-
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    """Run a function in a daemon thread: one that hangs holds up no pool of threads, and no exit."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: Any, error: Exception | None) -> None:
-        if answer.done():  # nobody waits any more
-            return
-        if error is None:
-            answer.set_result(result)
-        else:
-            answer.set_exception(error)
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = context.run(function)
-        except Exception as error:  # noqa: BLE001 - handed to the loop
-            failed = error
-        try:
-            loop.call_soon_threadsafe(settle, result, failed)
-        except RuntimeError:
-            pass  # the loop is closed by now
-
-    threading.Thread(target=run, name="reviewpoint_db password", daemon=True).start()
-    return await answer
 
 
 def password_of_file(url: object) -> Callable[[], str] | None:

@@ -182,6 +182,14 @@ MUTANTS = [
     ),
     # -- starts and stops --------------------------------------------------------------------------
     Mutant(
+        "each call of a password's function that hangs keeps a thread",
+        "passwords.py",
+        "            if self._hanging >= _MOST_HANGING:\n",
+        "            if False:\n",
+        "tests/test_passwords.py",
+        "uses_up_no_threads",
+    ),
+    Mutant(
         "a start that fails leaves its connections open",
         "database.py",
         "        except BaseException:\n            await self.stop()\n            raise\n",

@@ -166,6 +166,30 @@ async def test_a_function_that_hangs_is_bounded_and_tried_again() -> None:
     await asyncio.sleep(0.05)
 
 
+async def test_a_function_that_hangs_for_ever_uses_up_no_threads() -> None:
+    release = threading.Event()
+
+    def source() -> str:
+        release.wait(30)
+        return "token"
+
+    config = DatabaseConfig(url="postgresql://ann@localhost/papers", password=source)
+    for each in (config.connect_args(), config.connect_args(read=True)):
+        each["password"].timeout = 0.05
+    for _ in range(2):
+        # Whoever connects asks by arguments of his own: pools, the watch of replicas.
+        errors = await asyncio.gather(
+            *(failure(config.connect_args(read=True)["password"]) for _ in range(10))
+        )
+        assert all(is_transient_connect(error) for error in errors)
+    threads = [each for each in threading.enumerate() if each.name == "reviewpoint_db password"]
+    assert len(threads) == 10
+    release.set()
+    for thread in threads:
+        thread.join(10)
+    assert await config.connect_args(read=True)["password"]() == "token"
+
+
 async def test_an_answer_after_the_end_of_the_loop_disturbs_nobody() -> None:
     release = threading.Event()
 
