@@ -76,6 +76,8 @@ async def case(stack: Stack) -> AsyncIterator[Case]:
 @pytest_asyncio.fixture
 async def faults(case: Case, world: World) -> AsyncIterator[World]:
     """The server and the relay, to be broken; afterwards they and the application work again."""
+    # Until its first look at a standby the application reads from what is going to be broken.
+    await case.until_replicated()
     yield world
     world.repair()
     await case.works()
