@@ -105,6 +105,7 @@ class World:
                 postgres.folder.with_name(f"{postgres.folder.name}-pgbouncer"),
                 self.direct_url,
                 pool_size=20,
+                tracking=bool(os.environ.get("CONTRACT_TRACKING")),
             )
             self.bouncer.start()
         self._before_url = self.bouncer.url if self.bouncer else self.direct_url
