@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.example.service import Service, serving
+from tests.example.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from example_app.tests.service import Service
 
 
 @pytest.fixture

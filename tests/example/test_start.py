@@ -12,7 +12,7 @@ import pytest
 
 from example_app.app import create_app
 from reviewpoint_db import DatabaseConfig, PoolConfig
-from tests.example.service import example, serving
+from tests.example.serving import example, serving
 from tests.support.asgi import client, running
 from tests.support.commands import output_of
 from tests.support.server import ROOT, AsgiServer
@@ -20,7 +20,7 @@ from tests.support.server import ROOT, AsgiServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.example.service import Service
+    from example_app.tests.service import Service
     from tests.support.postgres import PostgresServer
 
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example.service import Service
+    from example_app.tests.service import Service
 
 
 class Page(HTMLParser):

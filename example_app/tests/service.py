@@ -1,20 +1,9 @@
 """The running example, with a verb for each thing that a person does."""
 
-from __future__ import annotations
-
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from example_app.app import create_app
-from reviewpoint_db import DatabaseConfig, PoolConfig
-from tests.support.asgi import client, running
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from httpx import AsyncClient, Response
-    from litestar import Litestar
+from httpx import AsyncClient, Response
 
 PAPER = {
     "title": "On tests",
@@ -62,17 +51,3 @@ def created(answer: Response) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
     return body
-
-
-def example(url: str) -> Litestar:
-    # Under xdist the pool would be 1 + 1, and three requests at once would wait for each other.
-    pool = PoolConfig(size=5, max_overflow=10)
-    return create_app(DatabaseConfig(url=url, environment="test", pool=pool))
-
-
-@asynccontextmanager
-async def serving(url: str) -> AsyncIterator[Service]:
-    """Run the example; other than Litestar's test client, this one sends requests side by side."""
-    app = example(url)
-    async with running(app), client(app) as http:
-        yield Service(http)

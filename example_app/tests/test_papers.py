@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.example.service import PAPER
+from example_app.tests.service import PAPER
 
 if TYPE_CHECKING:
     from httpx import Response
 
-    from tests.example.service import Service
+    from example_app.tests.service import Service
 
 
 def refused(answer: Response, status: int) -> str:
