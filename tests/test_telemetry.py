@@ -6,8 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -87,6 +91,36 @@ async def test_the_conventions_instruments_are_reported_until_the_end(postgres_u
         assert "db.client.connection.count" not in later
         assert later["db.client.operation.duration"][0].count == 1
     provider.shutdown()
+
+
+async def test_spans_of_the_existing_instrumentation_have_our_statements_and_no_values(
+    postgres_url: str,
+) -> None:
+    exporter = InMemorySpanExporter()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    async with Database(DatabaseConfig(url=postgres_url, environment="test")) as database:
+        instrumentor = SQLAlchemyInstrumentor()
+        instrumentor.instrument(
+            engine=database.engine.sync_engine, tracer_provider=tracers, skip_dep_check=True
+        )
+        try:
+            async with database.session() as session:
+                await session.execute(text("select cast(:word as text)"), {"word": "secret"})
+            async with database.read_session() as session:
+                await session.execute(text("select 42"))
+                with pytest.raises(DBAPIError):
+                    await session.execute(text("select 1 / cast(:none as int)"), {"none": 0})
+        finally:
+            instrumentor.uninstrument()
+    spans = exporter.get_finished_spans()
+    statements = [dict(span.attributes or {}).get("db.statement") for span in spans]
+    assert {"select 42", "select cast($1 as text)"} <= {str(each) for each in statements}, (
+        statements
+    )
+    assert "secret" not in "".join(span.to_json() for span in spans)
+    assert [span.status.is_ok for span in spans].count(False) == 1
+    assert database.activity.snapshot().statements.count >= 2
 
 
 def test_an_error_without_a_code_is_named_by_its_class_and_has_no_status() -> None:

@@ -142,6 +142,7 @@ function schedule() {
 
 byId("charts").append(...CHARTS.map((chart) => chart.figure));
 byId("json").href = `${BASE}debug/live`;
+byId("server").href = `${BASE}debug/server`;
 byId("pause").addEventListener("click", () => {
   paused = !paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
