@@ -212,3 +212,6 @@ async def test_two_databases_answer_once_and_log_once() -> None:
         assert not await outer.refuse(error)
     assert [message["code"] for message in sent] == [1013]
     assert len([line for line in lines if "answered with 503" in line]) == 1
+    inner.leave(scope)
+    outer.leave(scope)
+    assert list(scope) == ["type"]

@@ -73,6 +73,9 @@ async def test_those_that_are_mounted_later_or_in_middlewares_answer_it_too(
     around = Mount("/around", _asking(), middleware=[Middleware(Passing), Middleware(Passing)])
     app.router.routes.append(around)
     app.mount("/wrapped", Passing(_asking()))
+    endless = Passing(app)
+    endless.app = endless  # no application is found in it, after a while
+    app.mount("/endless", endless)
     async with running(app), client(app) as http:
         assert (await http.get("/around/")).json() == 1
         app.mount("/later", _asking())
