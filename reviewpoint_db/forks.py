@@ -37,5 +37,5 @@ def _forget_parent() -> None:
         heir.forget_parent()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no forks
     os.register_at_fork(after_in_child=_forget_parent)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
-from reviewpoint_db import forks
+from reviewpoint_db import forks, lateness
+from reviewpoint_db.activity import Holder
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.replica_watch import Seen
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -87,13 +93,48 @@ def test_no_lock_that_a_thread_of_the_parent_has_holds_the_child_up() -> None:
     assert result.stdout == "0\n", result.stderr
 
 
-def test_what_is_gone_is_not_told_of_a_fork() -> None:
+def test_a_child_knows_of_no_holder_no_loop_and_no_host() -> None:
+    """Here in one process, where what it begins with can be looked at."""
+    url = "postgresql://ann:secret@127.0.0.1:1/papers"
+    database = Database(DatabaseConfig(url=url, read_url=url, environment="dev"))
+    replicas = database.replicas
+    assert replicas is not None
+    loop = asyncio.new_event_loop()
+    before = database._started_loops, database._watch
+    loop.run_until_complete(_entered(database))
+    holder = Holder(0.0)
+    database.activity.acquired(holder, 0.0, queued=False)
+    begun = database.started
+    assert database.activity.held() == [holder]
+    replicas.tell(0, Seen(lag=0.1))
+    watch, beats = replicas._watch, dict(lateness._beats)
+    assert loop in beats
+    for heir in (database, database.activity, *before, replicas):
+        heir.forget_parent()
+    assert (begun, database.started) == (True, False)
+    assert database.activity.held() == []
+    assert before[0].enter(loop), "the parent's loop counts as started"
+    assert loop not in lateness._beats
+    assert replicas._watch is not watch
+    assert [one.state for one in replicas.states()] == ["unknown"]
+    watch.stop()
+    for beat in beats.values():
+        beat.leave(database.activity)
+    loop.close()
+
+
+async def _entered(database: Database) -> None:
+    await database.start()
+
+
+def test_what_is_gone_is_not_told_of_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
 
     class Heir:
         def forget_parent(self) -> None:
             told.append(self)
 
+    monkeypatch.setattr(forks, "_heirs", WeakSet())
     heir, gone = Heir(), Heir()
     forks.on_fork(heir)
     forks.on_fork(gone)

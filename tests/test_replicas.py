@@ -180,6 +180,26 @@ class TestTurns:
         watch.stop()  # and once more, without a start
         assert not asked
 
+    async def test_a_primary_that_became_a_replica_is_connected_to_anew(self) -> None:
+        """Of several hosts another one is the primary by then; what this one says is none's place."""
+
+        class Demoted:
+            closed = False
+
+            async def ask(self, _question: str) -> tuple[None]:
+                return (None,)
+
+            async def close(self) -> None:
+                self.closed = True
+
+        demoted: Any = Demoted()
+        nobody: Any = None
+        log = PrimaryLog()
+        watch = ReplicaWatch(nobody, [], limit=1, tell=lambda _number, _seen: None)
+        await watch._note_primary(demoted, log)
+        assert demoted.closed
+        assert log.lag(0) is None
+
     async def test_an_answer_after_the_stop_brings_no_host_back(self) -> None:
         told: list[Seen] = []
         end = _End()
