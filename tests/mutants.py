@@ -50,6 +50,23 @@ def contract(tests: str, only: str = "", kind: str = KIND) -> tuple[str, str]:
 
 
 MUTANTS = [
+    # -- what an operator sees --------------------------------------------------------------------
+    Mutant(
+        "a replica that one process finds dead is added up with the others' word",
+        "metrics.py",
+        '_WORST: Final = {"replica_up": "livemin", ',
+        '_WORST: Final = {"replica_up": "livesum", ',
+        "tests/test_metrics.py",
+        "worst_word",
+    ),
+    Mutant(
+        "a replica that is too far behind is not named",
+        "endpoints/headline.py",
+        "    if host.watched and not host.used and host.lag is not None:\n",
+        "    if False:\n",
+        "tests/endpoints/test_headline.py",
+        "down_or_behind",
+    ),
     # -- what a run of the testing kit leaves -----------------------------------------------------
     Mutant(
         "who ends a run from outside leaves its databases",

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from reviewpoint_db import observe
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
+from reviewpoint_db.pooled import holder_of
 from tests.support.logs import logged
 from tests.support.pools import until
 
@@ -43,6 +44,14 @@ async def test_a_holder_tells_its_statement_state_and_backend(postgres_url: str)
             raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None
             assert database.activity.holders()[0].state == "idle"
+
+
+async def test_a_connection_that_is_lost_or_closed_has_no_holder(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database, database.engine.connect() as connection:
+        assert connection.sync_connection is not None
+        assert holder_of(connection.sync_connection) is not None
+        await connection.invalidate()
+        assert holder_of(connection.sync_connection) is None
 
 
 async def test_a_statement_that_runs_is_active(postgres_url: str) -> None:

@@ -65,6 +65,8 @@ def slow(number: int, held: float = 42.0) -> list[HolderReport]:
             "busy",
             "Busy: 1 of 5 connections in use, 1 of them by GET /a; 1 request waits.",
         ),
+        # Its connection is being opened.
+        ([worker(waiting=1)], "calm", "All calm: 0 of 5 connections in use, 1 request waits."),
         (
             [WorkerReport(pid=1, gauges=Gauges(out=4, limit=5))],
             "busy",
