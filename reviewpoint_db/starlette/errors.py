@@ -122,7 +122,8 @@ async def answer_handshake(scope: Scope, send: Send, answer: ErrorAnswer) -> Non
     """Answer a WebSocket's handshake as a request is answered, by the handler for `HTTPException`."""
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"}
+        # There is nothing to read. Older streaming responses look for this one until it comes.
+        return {"type": "http.disconnect"}
 
     await _HTTPError(answer)(scope, receive, send)
 
