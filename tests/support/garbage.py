@@ -6,6 +6,7 @@ Each costs a search of the heap, later, and keeps until then what it refers to.
 from __future__ import annotations
 
 import gc
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 def garbage(*kinds: type) -> Iterator[list[object]]:
     """Yields a list that has the left objects of these kinds after the block."""
     found: list[object] = []
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other tests left has some of its own
+        gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
