@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 #: What the run's owner has locked as long as it lives.
@@ -49,13 +50,21 @@ def reap(folder: Path) -> None:
 
 def _await_workers(folder: Path) -> None:
     """Wait for the workers' end, or else they would go on making what is to be removed."""
-    deadline = time.monotonic() + _WORKERS
     with (folder / MEMBERS).open("a") as lock:
-        while time.monotonic() < deadline:
+
+        def are_gone() -> bool:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            time.sleep(_STEP)
+                return True
+            return False
+
+        _wait(are_gone, _WORKERS)
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(_STEP)
 
 
 def _drop_databases(folder: Path) -> None:
@@ -75,9 +84,7 @@ def _end(file: Path) -> None:
         if not _is_server_of(pid, file.parent):
             return
         os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + _BOUND
-        while file.exists() and time.monotonic() < deadline:
-            time.sleep(_STEP)
+        _wait(lambda: not file.exists(), _BOUND)
 
 
 def _is_server_of(pid: int, data: Path) -> bool:

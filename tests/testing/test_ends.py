@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reviewpoint_db_pytest import reaper
 from reviewpoint_db_pytest.run import Run
 from tests.testing.conftest import OPTIONS
 from tests.testing.ends import databases_of_tests, left, wait_until
@@ -181,20 +183,28 @@ def test_what_is_killed_together_with_its_reaper_is_removed_by_the_next_run(
     wait_until(lambda: not abandoned.exists())
 
 
+def end(run: Run) -> None:
+    """Lets a run go as its process's end does, and removes it as its reaper does."""
+    assert run._owned is not None
+    run._owned.close()
+    reaper.reap(run.folder)
+
+
+@pytest.mark.parametrize("since", [True, False])
 def test_what_another_run_has_made_since_is_not_touched(
-    postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
+    postgres: RemoteServer, postgres_url: str, place: Path, since: bool
 ) -> None:
     """A killed run's reaper may come when the next run has taken the names."""
     name = f"test_{postgres_url.rpartition('/')[2]}"[:40]
-    postgres.create_database(f"{name}_template")
-    postgres.psql(f"COMMENT ON DATABASE \"{name}_template\" IS 'another'")
     run = Run.create()
+    maker = "another" if since else run.folder.name
+    postgres.create_database(f"{name}_template")
+    postgres.psql(f"COMMENT ON DATABASE \"{name}_template\" IS '{maker}'")
     run.once("server_url", lambda: postgres_url)
     (run.folder / "databases").write_text(f"{name}_template\n")
-    run.watch()
-    run.close()  # as the end of its process does
+    end(run)
     assert left(place) == []
-    assert databases_of_tests(postgres, postgres_url) == [f"{name}_template"]
+    assert bool(databases_of_tests(postgres, postgres_url)) == since
     postgres.drop_database(f"{name}_template")
 
 
@@ -202,9 +212,32 @@ def test_the_number_of_a_server_may_be_another_process_by_now(place: Path) -> No
     run = Run.create()
     (run.folder / "server").mkdir()
     (run.folder / "server" / "postmaster.pid").write_text(f"{os.getpid()}\n")
-    run.watch()
-    run.close()
+    end(run)
     assert left(place) == []
+
+
+def test_workers_are_awaited_but_not_for_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create()
+    worker = Run(run.folder, "gw0")
+    worker.once("reaper", lambda: "")
+    worker.watch()
+    worker.watch()  # it is a member once
+    waiting = threading.Thread(target=end, args=[run])
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    assert left(place) == [run.folder]
+    worker.close()
+    waiting.join(10)
+    assert left(place) == []
+    monkeypatch.setattr(reaper, "_WORKERS", 0.05)
+    run = Run.create()
+    worker = Run(run.folder, "gw0")
+    worker.once("reaper", lambda: "")
+    worker.watch()
+    end(run)
+    assert left(place) == []
+    worker.close()
 
 
 def test_a_folder_that_somebody_else_abandoned_is_left(

@@ -267,3 +267,18 @@ def test_a_server_that_is_not_there_is_one_error_and_no_more(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stderr.no_fnmatch_line("*Traceback*")
     assert left(place) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("sqlite:///x", "SQLite"),
+        ("postgresql:///app", "PostgreSQL at localhost"),
+        ("postgresql://me:it@db.example/app", "PostgreSQL at db.example"),
+        ("postgresql://me:se/cret@db.example/app", "PostgreSQL"),
+        ("postgresql://me:[@db.example/app", "PostgreSQL"),
+    ],
+)
+def test_the_header_has_nothing_of_a_password(unconfigured: Project, url: str, name: str) -> None:
+    result = unconfigured.run("--co", f"--db-url={url}")
+    result.stdout.fnmatch_lines([f"reviewpoint_db: {name}"])
