@@ -70,8 +70,9 @@ class Supply:
         #: Closings, with what they close.
         self.closings: dict[asyncio.Task[None], Pooled] = {}
         self.disposed = False
-        #: Monotonic seconds: what was begun to be opened before is not to be used any more.
+        #: Monotonic seconds of the last `retire()`, and how many there were.
         self.retired_at = float("-inf")
+        self._retirements = 0
         self._pool = pool
         self._size = size
         self._backend = backend
@@ -93,6 +94,8 @@ class Supply:
 
     async def _open(self) -> None:
         started = time.monotonic()
+        # A count, not the time: where the clock stands still, what is opened next would seem as old.
+        retirements = self._retirements
         try:
             record = await open_record(self._pool, self._backend, self.connect_timeout)
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
@@ -107,8 +110,8 @@ class Supply:
             raise
         else:
             pooled = Pooled(record, self.lifetime)
-            if started <= self.retired_at:
-                pooled.retire_at = self.retired_at  # the next checkout replaces it
+            if retirements != self._retirements:
+                pooled.retire_at = float("-inf")  # the next checkout replaces it
             self._activity.connection_opened(pooled.idle_since - started)
             if self.slots.opened(pooled):
                 self.kept()
@@ -170,6 +173,7 @@ class Supply:
     def retire(self) -> None:
         """Cut what nobody uses, and let nothing that is being opened be used."""
         self.retired_at = time.monotonic()
+        self._retirements += 1
         while self.slots.idle:
             # Not a word to the server: it may be frozen, and the slots are needed.
             self.discard(self.slots.idle.popleft(), "invalidated")

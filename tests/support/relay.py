@@ -7,6 +7,7 @@ can use it, and so that its counts do not depend on the test's scheduling.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import threading
@@ -52,7 +53,8 @@ class Relay:
         self._upstream = (host, port)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self.triggers: list[Trigger] = []
         self.delay_seconds = 0.0
@@ -151,15 +153,30 @@ class Relay:
         self._call(call())
 
     async def _listen(self, wanted: bool) -> None:
-        if wanted and self._server is None:
-            self._server = await asyncio.start_server(
-                self._accept, self.host, self.port, reuse_address=True
-            )
-        elif not wanted and self._server is not None:
-            self._server.close()
-            self._server = None
+        # Not asyncio.start_server(): one that is closed loses what it accepted a moment ago, and the
+        # garbage collector complains of it in whatever test comes next.
+        loop = asyncio.get_running_loop()
+        if wanted and self._listener is None:
+            self._listener = socket.create_server((self.host, self.port))
+            self._listener.setblocking(False)
+            loop.add_reader(self._listener, self._accept, self._listener)
+        elif not wanted and self._listener is not None:
+            loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # whoever came has left
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            # asyncio does this only for sockets that were made by its own servers.
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = asyncio.get_running_loop().create_task(self._serve(accepted))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=accepted)
         link = _Link(self, reader, writer)
         task = asyncio.current_task()
         assert task is not None
