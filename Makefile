@@ -35,7 +35,7 @@ define install # venv, constraints, groups
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than Python 3.11: make PYTHON=python3.11 $@"; exit 1; }
 	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install --quiet --constraint $(2) pip hatchling editables
+	$(1)/bin/python -m pip install --quiet --constraint $(2) pip hatchling editables setuptools
 	$(1)/bin/python -m pip install --quiet --constraint $(2) --no-build-isolation \
 		--editable . $(3)
 	touch $@
@@ -127,9 +127,9 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/.
 
 constraints: ## Renew constraints.txt with the newest versions that pyproject.toml allows.
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
-	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
+	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables setuptools
 	build/newest/bin/python -m pip install --quiet --no-build-isolation --editable . --group dev
-	build/newest/bin/python -m pip list --format=freeze --exclude setuptools \
+	build/newest/bin/python -m pip list --format=freeze \
 		--exclude reviewpoint-db | sort -f > constraints.txt
 
 docs: $(VENV)/.dev ## Serve the documentation while it is being written.

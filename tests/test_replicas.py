@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, select, text
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.errors import ConfigurationError, SessionClosedError
 from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, lsn_of
 from reviewpoint_db.replicas import Replicas
@@ -284,6 +284,14 @@ async def test_a_read_session_with_a_bind_of_its_own_asks_no_replica(
     async with database.read_sessionmaker(bind=database.engine) as session:
         assert await session.scalar(text("select 1")) == 1
         assert state_of(session).source is None
+
+
+async def test_a_read_session_that_is_over_chooses_no_host() -> None:
+    database, _ = replicas_of(config())
+    async with database.read_session() as unused:
+        pass
+    with pytest.raises(SessionClosedError, match="is over"):
+        await unused.execute(select(1))
 
 
 def test_without_read_url_there_is_nothing_of_it() -> None:

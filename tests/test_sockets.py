@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,28 @@ async def test_a_handshake_is_answered_in_the_applications_own_shape(
     async with running(app):
         start, body = await _messages(app, "handshake", database, **DENIAL)
     assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"3")
+    assert json.loads(body["body"]) == {"problem": UNAVAILABLE}
+
+
+class _Looking(JSONResponse):
+    """Looks whether its client is still there, as streams of older versions of Starlette do."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async with asyncio.timeout(5):
+            assert await receive() == {"type": "http.disconnect"}
+        await super().__call__(scope, receive, send)
+
+
+async def test_whoever_answers_a_handshake_finds_nothing_to_read(sqlite_url: str) -> None:
+    app, database = _starlette(sqlite_url)
+
+    async def problem(_: Any, error: HTTPException) -> JSONResponse:
+        return _Looking({"problem": error.detail}, status_code=error.status_code)
+
+    app.add_exception_handler(HTTPException, problem)
+    async with running(app):
+        start, body = await _messages(app, "handshake", database, **DENIAL)
+    assert start["status"] == 503
     assert json.loads(body["body"]) == {"problem": UNAVAILABLE}
 
 

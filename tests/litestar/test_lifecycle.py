@@ -144,6 +144,23 @@ async def test_a_loop_that_ends_leaves_the_others_what_they_use(
     assert not database.started
 
 
+async def test_a_run_inside_of_another_of_its_loop_leaves_it_what_it_uses(
+    plugin: ReviewPointDBPlugin,
+) -> None:
+    """A test client inside of a running application, say."""
+    app = Litestar([answer], plugins=[plugin], event_emitter_backend=_Mute)
+    async with running(app):
+        engine = plugin.database.engine
+        async with running(app), client(app) as http:
+            assert (await http.get("/")).text == "42"
+        assert plugin.database.started
+        assert plugin.database.existing_engine is engine
+        async with client(app) as http:
+            assert (await http.get("/")).text == "42"
+    assert not plugin.database.started
+    assert plugin.database.existing_engine is None
+
+
 async def test_a_start_that_fails_half_way_leaves_nothing_behind(
     plugin: ReviewPointDBPlugin,
 ) -> None:

@@ -177,7 +177,8 @@ async def test_a_restart_of_pgbouncer_under_load_is_over_when_it_is_back(
         bouncer.start()
         back = time.monotonic()
         await load
-        assert soak.last_trouble, "the restart was not noticed"
+        # Who was in the middle of a transaction was refused; all others waited until it was back.
+        assert soak.last_trouble or soak.slowest > 0.4, "the restart was not noticed"
         assert soak.last_trouble - back < 3, soak.last_trouble - back
         assert soak.slowest < 12
         assert not soak.wrong
