@@ -142,22 +142,25 @@ def called(bench: Bench) -> list[Row]:
 
 def contention(bench: Bench) -> list[Row]:
     """Wait for a connection among many."""
-    runs = waits(bench.url, 0.5 if bench.quick else 4.0, bench.rounds(4))
+    found = waits(bench.url, 0.5 if bench.quick else 3.0, bench.rounds(5))
     theirs = "plain SQLAlchemy"
-    return [
-        Row(
-            "p99.9 wait, 300 clients on 5, ms (ratio to SQLAlchemy)",
-            _medians(runs, "p999"),
-            _ratio(runs, "p999", OURS, theirs),
-            Target("<=", 0.35),
-        ),
-        Row(
-            "their throughput per second (ratio to SQLAlchemy)",
-            _medians(runs, "per_second"),
-            _ratio(runs, "per_second", OURS, theirs),
-            Target(">=", 0.95),
-        ),
-    ]
+    rows = []
+    for loop, runs in found.items():
+        rows += [
+            Row(
+                f"p99.9 wait, 300 clients on 5, {loop}, ms (ratio to SQLAlchemy)",
+                _medians(runs, "p999"),
+                _ratio(runs, "p999", OURS, theirs),
+                Target("<=", 0.35),
+            ),
+            Row(
+                f"their throughput per second, {loop} (ratio to SQLAlchemy)",
+                _medians(runs, "per_second"),
+                _ratio(runs, "per_second", OURS, theirs),
+                Target(">=", 0.95),
+            ),
+        ]
+    return rows
 
 
 def restart(bench: Bench) -> list[Row]:

@@ -163,12 +163,15 @@ class Activity:
         """Record that a connection left the pool.
 
         Args:
-            holder: Who has it until its return.
+            holder: Who has it until its return, and waits no more if he did.
             waited: Seconds from the request to the verified connection.
             queued: Whether none was idle: it had to wait for a return or a new connection.
         """
         holder.waited = waited
         with self._lock:
+            awaited = holder in self._waiters
+            if awaited:
+                self._waiters.remove(holder)
             self._wait.record(waited)
             holder.number = self._wait.count
             self._holders.add(holder)
@@ -176,6 +179,8 @@ class Activity:
                 self._waited += 1
                 self._waited_total += waited
         if self._sinks:
+            if awaited:
+                self._tell("waiting", -1)
             if queued:
                 self._tell("queued", waited)
             self._tell("wait", waited)
@@ -207,7 +212,7 @@ class Activity:
             self._tell("waiting", 1)
 
     def waits_no_more(self, waiter: Holder) -> None:
-        """Record that somebody got a connection, or gave up."""
+        """Record that somebody gave up waiting; who got a connection has `acquired()` say so."""
         with self._lock:
             self._waiters.discard(waiter)
         if self._sinks:

@@ -82,6 +82,7 @@ class UnitOfWorkMiddleware:
     """
 
     __slots__ = (
+        "_adds_headers",
         "_app",
         "_deny",
         "_name",
@@ -107,10 +108,12 @@ class UnitOfWorkMiddleware:
         self._tells_times = database.config.effective_environment == "dev"
         own_writes = database.replicas is not None and database.config.read_your_writes
         self._read_your_writes = ReadYourWrites(database) if own_writes else None
+        self._adds_headers = self._tells_times or own_writes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._app(scope, receive, send)
             return
         units: dict[str, UnitOfWork] | None = scope.get(UNITS)
@@ -125,8 +128,8 @@ class UnitOfWorkMiddleware:
         if self._read_your_writes is not None:
             unit.awaited = self._read_your_writes.awaited(scope)
         socket = None
-        if scope["type"] == "http":
-            send = self._around(unit, scope, send)
+        if kind == "http":
+            send = self._around(unit, scope, send) if self._adds_headers else _noting(unit, send)
         else:
             seconds = self._terms.database.config.retry_after
             socket = SocketRefusal(scope, send, seconds, self._deny)
@@ -148,22 +151,21 @@ class UnitOfWorkMiddleware:
                 unit.close()
 
     def _around(self, unit: UnitOfWork, scope: Scope, send: Send) -> Send:
-        """Wrap the `send` of a request."""
+        """Wrap the `send` of a request whose answer gets headers of ours."""
         if self._read_your_writes is not None:
             send = self._read_your_writes.telling(unit, scope, send)
-        send = _noting_answer(unit, send)
+        send = _noting(unit, send)
         return telling_times(unit, send) if self._tells_times else send
 
 
-def _noting_answer(unit: UnitOfWork, send: Send) -> Send:
-    """Note what the client is told; where the handler commits itself, nothing else happens then."""
+def _noting(unit: UnitOfWork, send: Send) -> Send:
+    """Note what the client is told."""
 
+    # No coroutine of its own, and no more than this: it is called for every message of every response.
     def note_then_send(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            unit.refused = message["status"] >= 400
-            if unit.refused or not unit.autocommit:
-                unit.succeeded = not unit.refused
-        return send(message)  # no coroutine of its own, at every message of every response
+            unit.status = message["status"]
+        return send(message)
 
     return note_then_send
 
@@ -211,10 +213,11 @@ class CommitMiddleware:
             nonlocal failed, started, complete
             if message["type"] == "http.response.start":
                 # A time limit around the handler may have answered in its place: no COMMIT then.
-                unit.succeeded = self._commits(message["status"]) and not unit.refused
+                succeeded = self._commits(message["status"]) and not unit.refused
+                unit.succeeded = succeeded
                 if unit.opened:
                     try:
-                        await unit.finish(succeeded=unit.succeeded)
+                        await unit.finish(succeeded=succeeded)
                     except Exception as error:
                         failed = error
                         raise

@@ -106,6 +106,12 @@ class Holder:
         #: The request, once it is over.
         self._ended: Origin | None = None
 
+    def got(self, now: float, driver: Any, backend: Backend) -> None:
+        """Note that who waited has a connection, since `now` (monotonic seconds)."""
+        self.since = self.changed = now
+        self._driver = driver
+        self._backend = backend
+
     def outlive(self, unit: UnitOfWork) -> None:
         """Keep the name of a request that is over: whoever holds its connection on is a leak."""
         if self._unit is not None and self._unit() is unit:

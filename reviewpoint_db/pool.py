@@ -116,15 +116,23 @@ class ElasticPool(AsyncAdaptedQueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         self._supply.loop = asyncio.get_running_loop()
-        started = now = time.monotonic()
+        started = time.monotonic()
         pooled = self._slots.take()
         queued = pooled is None
-        if pooled is None or not self._trusted(pooled, now):
-            pooled = self._acquire(pooled)
-            now = time.monotonic()
+        if pooled is not None and self._trusted(pooled, started):
+            holder = Holder(started, pooled.driver, self._backend)
+        else:
+            holder = Holder(started)
+            self.activity.waiting(holder)
+            try:
+                pooled = self._acquire(pooled)
+            except BaseException:
+                self.activity.waits_no_more(holder)
+                raise
+            holder.got(time.monotonic(), pooled.driver, self._backend)
         self._leased[pooled.record] = pooled
-        pooled.holder = Holder(now, pooled.driver, self._backend)
-        self.activity.acquired(pooled.holder, now - started, queued=queued)
+        pooled.holder = holder
+        self.activity.acquired(holder, holder.since - started, queued=queued)
         return pooled.record
 
     def _trusted(self, pooled: Pooled, now: float) -> bool:
@@ -144,8 +152,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
         arrived = asyncio.get_running_loop().time()
         deadline = arrived + self._timeout
         ticket = next(self._tickets)
-        waiter = Holder(time.monotonic())
-        self.activity.waiting(waiter)
         try:
             while pooled is None or not self._verified(pooled, deadline):
                 pooled = await_only(self._slots.wait(ticket, deadline))
@@ -158,8 +164,6 @@ class ElasticPool(AsyncAdaptedQueuePool):
             raise
         except Exception as error:
             raise refused(error, self._dialect) from error
-        finally:
-            self.activity.waits_no_more(waiter)
         return pooled
 
     def _verified(self, pooled: Pooled, deadline: float) -> bool:

@@ -39,10 +39,13 @@ class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the erro
 class _Waiter(Generic[C]):
     """One who waits, with the ticket of his arrival, and what he is woken with."""
 
-    __slots__ = ("connection", "error", "since", "ticket", "woken")
+    __slots__ = ("connection", "deadline", "error", "since", "ticket", "woken")
 
-    def __init__(self, ticket: int, woken: asyncio.Future[None], since: float) -> None:
+    def __init__(
+        self, ticket: int, woken: asyncio.Future[None], since: float, deadline: float
+    ) -> None:
         self.since = since
+        self.deadline = deadline
         self.ticket = ticket
         self.woken = woken
         self.connection: C | None = None
@@ -89,6 +92,9 @@ class Slots(Generic[C]):
         self._open_one = open_one
         self._standing = Standing(queue_target) if queue_target else None
         self._waiters: deque[_Waiter[C]] = deque()
+        # One timer for all who wait: at most of them it would only be set and cancelled.
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = float("inf")
         self._probe: asyncio.TimerHandle | None = None
         self._failed_probes = 0
 
@@ -119,16 +125,16 @@ class Slots(Generic[C]):
             DeadlinePassed: Nothing was handed over until the deadline, or nothing would be.
         """
         loop = asyncio.get_running_loop()
-        waiter: _Waiter[C] = _Waiter(ticket, loop.create_future(), loop.time())
+        waiter: _Waiter[C] = _Waiter(ticket, loop.create_future(), loop.time(), deadline)
         if self._standing is not None:
-            deadline = min(deadline, waiter.since + self._standing.patience)
+            waiter.deadline = min(deadline, waiter.since + self._standing.patience)
             self._refuse_if_crowded(waiter, self._standing)
         self._enqueue(waiter)
         if self.idle:  # left behind while this one tried another that was dead
             self.offer(self.idle.pop())
             self._note_if_full()
         self._grow()
-        expiry = loop.call_at(deadline, waiter.expire)
+        self._expire_at(waiter.deadline, loop)
         try:
             await waiter.woken
         except asyncio.CancelledError:
@@ -136,9 +142,11 @@ class Slots(Generic[C]):
                 self.offer(waiter.connection)
             raise
         finally:
-            expiry.cancel()
             if waiter.connection is None and waiter in self._waiters:
                 self._waiters.remove(waiter)
+            if self._expiry is not None and not self._waiters:
+                self._expiry.cancel()
+                self._expiry = None
         if waiter.connection is None:
             assert waiter.error is not None
             raise waiter.error
@@ -157,6 +165,25 @@ class Slots(Generic[C]):
         while place and self._waiters[place - 1].ticket > waiter.ticket:
             place -= 1
         self._waiters.insert(place, waiter)
+
+    def _expire_at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that who waits in vain until a deadline is told so then."""
+        if self._expiry is not None:
+            if self._expires_at <= deadline:
+                return
+            self._expiry.cancel()
+        self._expires_at = deadline
+        # A context of its own: that of the request which is running would live as long.
+        self._expiry = loop.call_at(deadline, self._expire, loop, context=Context())
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._expiry = None
+        now = max(self._expires_at, loop.time())  # a timer may be early by the clock's resolution
+        for waiter in self._waiters:
+            if waiter.deadline <= now:
+                waiter.expire()
+            elif not waiter.woken.done():
+                self._expire_at(waiter.deadline, loop)
 
     def _first(self) -> _Waiter[C] | None:
         """Return the first who still waits: one that was cancelled may not have run since."""
@@ -213,7 +240,7 @@ class Slots(Generic[C]):
         self.idle.clear()
         self._waiters.clear()
         self.total = self.opening = 0
-        self.full_since = self.outage = self._probe = None
+        self.full_since = self.outage = self._probe = self._expiry = None
 
     # -- opening ------------------------------------------------------------------------------
 

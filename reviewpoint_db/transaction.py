@@ -71,11 +71,11 @@ class UnitOfWork:
         "_released",
         "_scope",
         "_session",
+        "_succeeded",
         "_terms",
         "awaited",
         "opened",
-        "refused",
-        "succeeded",
+        "status",
     )
 
     # One is made for every request, most of which have no use for it: no more than this.
@@ -89,15 +89,32 @@ class UnitOfWork:
         self.opened = False
         #: The place of the primary's log that the read session must see.
         self.awaited: int | None = None
-        #: Whether the response was a success; None until there is one.
-        self.succeeded: bool | None = None
-        #: Whether the client got an error, which a middleware may answer before the handler ends.
-        self.refused = False
+        self._succeeded: bool | None = None
+        #: The HTTP status that the client got; None until it got one.
+        self.status: int | None = None
 
     @property
     def autocommit(self) -> bool:
         """Whether a success commits by itself."""
         return self._terms.autocommit
+
+    @property
+    def refused(self) -> bool:
+        """Whether the client got an error, which a middleware may answer before the handler ends."""
+        return self.status is not None and self.status >= 400
+
+    @property
+    def succeeded(self) -> bool | None:
+        """Whether the response was a success; None until it is known."""
+        if self.refused:
+            return False
+        if self._succeeded is None and not self._terms.autocommit and self.status is not None:
+            return True
+        return self._succeeded
+
+    @succeeded.setter
+    def succeeded(self, succeeded: bool) -> None:
+        self._succeeded = succeeded
 
     @property
     def session(self) -> AsyncSession:
@@ -203,14 +220,11 @@ class UnitOfWork:
         finally:  # cancelled in between, the other one still holds its connection
             if self._read_session is not None:
                 await self._terms.database.end(self._read_session)
-            self._end()
+            self.close()
 
     def close(self) -> None:
-        """Release a unit that was never used: nothing to send, so nothing to wait for."""
+        """End what was never used, or is released: nothing to send, so nothing to wait for."""
         self._released = True
-        self._end()
-
-    def _end(self) -> None:
         self._terms.database.activity.request_ended(self)
         # The scope has this unit, and each request would leave the two to the garbage collector.
         # Its own copy still names the request to whoever asks too late.

@@ -584,10 +584,26 @@ MUTANTS = [
     Mutant(
         "waiting for a connection has no end",
         "slots.py",
-        "        expiry = loop.call_at(deadline, waiter.expire)\n",
-        "        expiry = loop.call_at(deadline + 3600, waiter.expire)\n",
+        "            if waiter.deadline <= now:\n",
+        "            if False:\n",
         "tests/test_slots.py",
         "deadline_ends_the_wait",
+    ),
+    Mutant(
+        "who has the earlier deadline waits for the later one",
+        "slots.py",
+        "            if self._expires_at <= deadline:\n",
+        "            if True:\n",
+        "tests/test_slots.py",
+        "each_deadline",
+    ),
+    Mutant(
+        "only the first deadline ends a wait",
+        "slots.py",
+        "                self._expire_at(waiter.deadline, loop)\n",
+        "                pass\n",
+        "tests/test_slots.py",
+        "each_deadline",
     ),
     Mutant(
         "an overload is a burst",

@@ -484,3 +484,18 @@ async def test_in_a_queue_that_stands_a_newcomer_without_a_place_is_refused_at_o
     assert await soon(again) == connection
     assert not bench.slots.offer(connection)
     assert await soon(waiting) == connection
+
+
+async def test_each_deadline_ends_its_own_wait_whoever_came_first() -> None:
+    """One timer serves all who wait."""
+    bench = await full(1)
+    patient = await bench.arrive("patient", timeout=60)
+    hasty = await bench.arrive("hasty", timeout=0.05)
+    second = await bench.arrive("second", timeout=0.1)
+    for loser in (hasty, second):
+        with pytest.raises(DeadlinePassed):
+            await soon(loser)
+        assert not patient.done()
+    bench.slots.offer(7)
+    assert await soon(patient) == 7
+    assert bench.slots._expiry is None
