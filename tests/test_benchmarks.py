@@ -28,7 +28,7 @@ def test_a_quick_run_measures_everything_and_counts_what_is_exact(tmp_path: Path
     exact = [name for name in rows if name.startswith(("round trips", "connections", "of 20"))]
     assert len(exact) == 5
     assert all(rows[name]["met"] for name in exact), ran.stdout
-    assert len(rows) == 26
+    assert len(rows) == 28
     assert all(name in ran.stdout for name in rows)
 
 

@@ -155,7 +155,7 @@ async def test_plain_text_is_refused_when_tls_was_asked_for(
 
 
 async def test_an_expired_certificate_is_refused(postgres_url: str, authority: Authority) -> None:
-    expired = authority.issue("expired", subject="x", names="DNS:localhost", days="-1")
+    expired = authority.issue("expired", subject="x", names="DNS:localhost", days=0)
     async with TlsServer(postgres_url, expired) as server:
         url = f"{server.url()}?sslmode=verify-full&sslrootcert={authority.file}"
         assert "is not valid now: renew it" in await refusal(url)

@@ -179,7 +179,7 @@ async def test_the_servers_certificate_may_change_meanwhile(
 ) -> None:
     """Who is connected stays so; a new connection looks at the new one."""
     url = url_of(server, "verify-full", sslrootcert=authority.file)
-    expired = authority.issue("expired", subject="x", names="DNS:localhost", days="-1")
+    expired = authority.issue("expired", subject="x", names="DNS:localhost", days=0)
     async with connected(url) as database, database.read_session() as session:
         before = await session.scalar(text("SELECT pg_backend_pid()"))
         try:

@@ -36,30 +36,25 @@ class Authority:
         _openssl(
             folder,
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *(
-                "-subj",
-                f"/CN={name}",
-                "-days",
-                "2",
-                "-keyout",
-                f"{name}.key",
-                "-out",
-                f"{name}.crt",
-            ),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+            *("-subj", f"/CN={name}", "-days", "2"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.crt"),
         )
 
-    def issue(self, name: str, *, subject: str, names: str = "", days: str = "2") -> Path:
+    def issue(self, name: str, *, subject: str, names: str = "", days: int = 2) -> Path:
         """A certificate and, beside it, its key: `<name>.crt`, `<name>.key`.
 
         Args:
             name: Of the files.
             subject: The common name; PostgreSQL compares that of a client with its user.
             names: Whom it is for, as `DNS:localhost,IP:127.0.0.1`.
-            days: How long it is valid; a negative number makes one that has expired.
+            days: How long it is valid; 0 makes one that has expired when this returns.
         """
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(
-            f"subjectAltName={names}\n" if names else "basicConstraints=CA:FALSE\n"
+            # Python 3.13 takes none without the key of its authority.
+            "authorityKeyIdentifier=keyid\n"
+            + (f"subjectAltName={names}\n" if names else "basicConstraints=CA:FALSE\n")
         )
         _openssl(
             self.folder,
@@ -69,9 +64,11 @@ class Authority:
         _openssl(
             self.folder,
             *("x509", "-req", "-in", f"{name}.csr", "-CA", self.file.name),
-            *("-CAkey", f"{self.name}.key", "-CAcreateserial", "-days", days),
+            *("-CAkey", f"{self.name}.key", "-CAcreateserial", "-days", str(days)),
             *("-extfile", extensions.name, "-out", f"{name}.crt"),
         )
+        if not days:
+            time.sleep(1.1)  # its last second is the one in which it was made
         return self.folder / f"{name}.crt"
 
 
