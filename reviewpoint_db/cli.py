@@ -229,7 +229,7 @@ def main(app_path: str | None, migrations: str) -> None:
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
-    help="Compare the pools with this limit, on paper, instead of the server's.",
+    help="Compare the pools with this limit, on paper: no server is asked.",
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too, not only on errors.")
 @click.pass_obj
@@ -260,12 +260,17 @@ def check(
 
 def _show_budgets(databases: list[Database], processes: int | None, limit: int) -> None:
     """Show the numbers of what fits; what does not is a finding."""
-    for database in databases:
-        if database.config.backend == "postgresql":
-            count = processes or database.config.expected_processes
-            budget = Budget.of(database.config, count, limit)
-            if budget.fits:
-                click.echo(f"{database.name}: {budget}")
+    counted = [one for one in databases if one.config.backend == "postgresql"]
+    if not counted:
+        raise click.UsageError(
+            "--max-connections compares the pools of PostgreSQL databases, and here is none. Set "
+            "REVIEWPOINT_DB_URL, or --app; the server need not run."
+        )
+    for database in counted:
+        count = processes or database.config.expected_processes
+        budget = Budget.of(database.config, count, limit)
+        if budget.fits:
+            click.echo(f"{database.name}: {budget}")
 
 
 async def _checked(
@@ -273,7 +278,11 @@ async def _checked(
 ) -> list[Any]:
     try:
         return await run_checks(
-            database, migrations=migrations, processes=processes, max_connections=limit
+            database,
+            migrations=migrations,
+            processes=processes,
+            max_connections=limit,
+            connect=limit is None,  # else on paper
         )
     finally:
         await database.stop()

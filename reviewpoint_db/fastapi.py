@@ -98,6 +98,7 @@ def setup_database(
             where,
             endpoint,
             response_model=None,
+            methods=["GET", "HEAD"],
             dependencies=given,
             dependency_overrides_provider=app,
         )

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, TextClause, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session as SyncSession
@@ -27,6 +27,7 @@ from reviewpoint_db.errors import CommitOutcomeUnknownError, SessionClosedError
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
 from reviewpoint_db.redaction import scrub
+from reviewpoint_db.statements import operation_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,6 +48,8 @@ __all__ = [
 
 _STATE: Final = "reviewpoint_db"
 _T = TypeVar("_T")
+#: What a text begins with that changes rows for certain; a WITH may or may not.
+_CHANGES: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 
 #: Where a session's `info` keeps what is to run after its COMMIT, and its class what runs.
 AFTER_COMMIT: Final = "reviewpoint_db_after_commit"
@@ -137,7 +140,9 @@ class BoundSession(SyncSession):
         except SQLAlchemyError as error:
             scrub(error)  # rows that do not fit are told by their primary key
             raise
-        if getattr(statement, "is_dml", False):
+        if getattr(statement, "is_dml", False) or (
+            isinstance(statement, TextClause) and operation_of(statement.text) in _CHANGES
+        ):
             state_of(self).uncommitted = True
         return result
 

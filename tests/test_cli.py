@@ -18,7 +18,7 @@ from reviewpoint_db.cli import Target, main
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, free_port
 
 Run = Callable[..., Result]
 
@@ -100,9 +100,12 @@ def test_check_fails_on_warnings_when_it_is_told_to(command: Run, postgres_url: 
     assert command("check", "--processes", "1000", "--strict", env=environment).exit_code == 1
 
 
-def test_check_computes_the_pool_budget_on_paper(command: Run, postgres_url: str) -> None:
-    environment = {"REVIEWPOINT_DB_URL": postgres_url, "REVIEWPOINT_DB_POOL_SIZE": "4"}
-    environment["REVIEWPOINT_DB_POOL_MAX_OVERFLOW"] = "4"
+def test_check_computes_the_pool_budget_on_paper(command: Run) -> None:
+    environment = {
+        "REVIEWPOINT_DB_URL": f"postgresql://ann@127.0.0.1:{free_port()}/papers",  # no server is there
+        "REVIEWPOINT_DB_POOL_SIZE": "4",
+        "REVIEWPOINT_DB_POOL_MAX_OVERFLOW": "4",
+    }
     paper = ("check", "--max-connections", "100", "--processes")
     assert command(*paper, "12", env=environment).output == (
         "default: 12 processes x (pool.size 4 + pool.max_overflow 4) = 96 connections, and the "
@@ -112,7 +115,9 @@ def test_check_computes_the_pool_budget_on_paper(command: Run, postgres_url: str
     assert result.output.startswith("RPDB005 warning: 13 processes")
     assert "lower the pool to 7 connections a process" in result.output
     sqlite = {"REVIEWPOINT_DB_URL": "sqlite:///:memory:"}
-    assert command(*paper, "13", env=sqlite).output == "The checks passed.\n"
+    result = command(*paper, "13", env=sqlite)
+    assert result.exit_code == 2
+    assert "the pools of PostgreSQL databases, and here is none" in result.output
 
 
 @pytest.mark.parametrize("name", ["config", "database", "create_app"])

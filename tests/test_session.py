@@ -136,6 +136,24 @@ async def test_what_waits_for_a_commit_is_known(database: Database) -> None:
         assert not state_of(session).uncommitted
 
 
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("insert into notes (text) values ('new')", True),
+        ("\n  UPDATE notes set text = 'x'", True),
+        ("delete from notes", True),
+        ("select 1", False),
+        ("with w as (select 1) select * from w", False),
+    ],
+)
+async def test_a_text_that_changes_rows_waits_for_a_commit_too(
+    database: Database, statement: str, changes: bool
+) -> None:
+    async with database.session() as session:
+        await session.execute(text(statement))
+        assert state_of(session).uncommitted is changes
+
+
 # -- read sessions --------------------------------------------------------------------------------
 
 

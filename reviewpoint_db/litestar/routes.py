@@ -69,7 +69,7 @@ def _make(
     serve.__name__ = serve.__qualname__ = f"{database.name}{route.path}".replace("/", "_")
     return _OwnHandler(
         f"{path}{route.path}",
-        http_method="GET",
+        http_method=["GET", "HEAD"],
         dto=None,
         return_dto=None,
         guards=list(guards),

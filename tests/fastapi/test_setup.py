@@ -66,6 +66,7 @@ async def test_guards_are_dependencies(sqlite_url: str, guard: Any) -> None:
         assert (let_in.status_code, let_in.json()["name"]) == (200, "default")
         app.dependency_overrides[password] = lambda: "secret"
         assert (await http.get("/db/debug")).status_code == 200
+        assert (await http.head("/db/debug")).status_code == 200
         assert app.state.databases["default"].debug_info()["pool_checked_out"] == 0
 
 

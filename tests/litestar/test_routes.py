@@ -56,6 +56,15 @@ def plugin(
     return ReviewPointDBPlugin(config, guards=guards, **settings)
 
 
+async def test_who_asks_by_head_gets_the_status_of_get() -> None:
+    """As monitors do."""
+    app = Litestar([], plugins=[plugin()])
+    async with running(app), client(app) as http:
+        for route in ROUTES:
+            path = f"/db{route.path}"
+            assert (await http.head(path)).status_code == (await http.get(path)).status_code == 200
+
+
 async def test_nothing_of_the_application_applies_to_them() -> None:
     class Broken:
         def __init__(self, app: ASGIApp) -> None:

@@ -48,6 +48,7 @@ async def test_without_any_configuration_it_runs_on_an_embedded_file(
         assert (await http.get("/db/health")).json()["status"] == "healthy"
         assert (await http.get("/db/health/live")).status_code == 200
         assert (await http.get("/db/health/ready")).status_code == 200
+        assert (await http.head("/db/health")).status_code == 200
         debug = (await http.get("/db/debug")).json()
     assert debug["engine_creation_count"] == 1
     assert (tmp_path / "reviewpoint.sqlite3").exists()
