@@ -336,7 +336,10 @@ class Activity:
         self, measure: Measure, value: float = 0.0, label: str = "", statement: str = ""
     ) -> None:
         for sink in self._sinks:
-            sink(measure, value, label, statement)
+            try:
+                sink(measure, value, label, statement)
+            except Exception as error:  # noqa: BLE001 - a sink is foreign code, and a connection may wait
+                logger.error("A sink of measurements failed: {}", type(error).__name__)
 
     # -- what others read ---------------------------------------------------------------------
 

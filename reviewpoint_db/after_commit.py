@@ -76,8 +76,15 @@ class _Hooks:
         event.listen(session, "after_soft_rollback", self._on_rollback)
         event.listen(session, "after_transaction_end", self._on_end)
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def add(self, session: SyncSession, fn: Callable[[], Any]) -> None:
         self._waiting.append((session.get_nested_transaction(), fn))
+
+    def forget(self) -> None:
+        """Forget them all, where the session rolls back without a transaction or is closed."""
+        self._waiting.clear()
 
     def _on_commit(self, session: SyncSession) -> None:
         nested = session.get_nested_transaction()

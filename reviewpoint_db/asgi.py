@@ -8,6 +8,7 @@ application's own exception handlers and with the headers that its other middlew
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from reviewpoint_db.database import Database
 
-__all__ = ["CommitMiddleware", "UnitOfWorkMiddleware", "unit_of"]
+__all__ = ["CommitMiddleware", "UnitOfWorkMiddleware", "is_last", "unit_of"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -178,9 +179,11 @@ class CommitMiddleware:
         database: Whose sessions they are.
         answer: Answers a COMMIT error by the application's own exception handlers.
         commits: Says of a response's status whether it is a success, which commits.
+        framework: The package that catches what handlers raise: its answer to an error commits
+            nothing, whatever its status.
     """
 
-    __slots__ = ("_answer", "_app", "_commits", "_name")
+    __slots__ = ("_answer", "_app", "_commits", "_framework", "_name")
 
     def __init__(
         self,
@@ -189,8 +192,10 @@ class CommitMiddleware:
         *,
         answer: Answer,
         commits: Callable[[int], bool] = lambda status: status < 400,
+        framework: str,
     ) -> None:
         self._app = app
+        self._framework = f"{framework}."
         self._name = database.name
         self._answer = answer
         self._commits = commits
@@ -208,12 +213,15 @@ class CommitMiddleware:
         failed: Exception | None = None
         started = False
         complete = False
+        around = sys.exception()  # what somebody handles who calls this application
 
         async def finish_then_send(message: Message) -> None:
             nonlocal failed, started, complete
             if message["type"] == "http.response.start":
                 # A time limit around the handler may have answered in its place: no COMMIT then.
                 succeeded = self._commits(message["status"]) and not unit.refused
+                if succeeded and self._answers_error(around):
+                    succeeded = False
                 unit.succeeded = succeeded
                 if unit.opened:
                     try:
@@ -222,7 +230,7 @@ class CommitMiddleware:
                         failed = error
                         raise
                 started = True
-            elif unit.autocommit and _is_last(message):
+            elif unit.autocommit and is_last(message):
                 if unit.dirty:
                     # A stream that used the session: its end is the promise that all is stored.
                     await unit.finish(succeeded=unit.succeeded is True)
@@ -236,6 +244,7 @@ class CommitMiddleware:
         except Exception as error:
             if failed is None or started:
                 unit.succeeded = False
+                await _roll_back(unit)  # a middleware may try again, and begins anew then
                 raise
             del error  # whatever the application made of it, this is what is answered
         if failed is not None and not started:
@@ -244,6 +253,18 @@ class CommitMiddleware:
         elif unit.autocommit and unit.dirty:
             # A stream that ended early did so because its client left: Starlette returns then.
             await _finish_late(unit, succeeded=complete and unit.succeeded is True)
+
+    def _answers_error(self, around: BaseException | None) -> bool:
+        """Whether a response is the framework's answer to what a handler raised.
+
+        It is sent from inside of the `except` that caught the error, and the error's traceback begins
+        there. What an application catches itself is its own affair.
+        """
+        error = sys.exception()
+        if error is None or error is around or error.__traceback__ is None:
+            return False
+        caught_in: str = error.__traceback__.tb_frame.f_globals.get("__name__", "")
+        return caught_in.startswith(self._framework)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         unit = unit_of(scope, self._name)
@@ -278,8 +299,17 @@ class CommitMiddleware:
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 
-def _is_last(message: Message) -> bool:
+def is_last(message: Message) -> bool:
+    """Whether a message is the last one of a response."""
     return message["type"] in _BODIES and not message.get("more_body", False)
+
+
+async def _roll_back(unit: UnitOfWork) -> None:
+    """Roll back for an error that is on its way; where that fails, the release ends the session."""
+    try:
+        await unit.finish(succeeded=False)
+    except Exception as error:  # noqa: BLE001 - the error that is on its way is the one to tell
+        logger.warning("{}: the rollback failed: {}", unit.origin, safe_error(error))
 
 
 async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from loguru import logger
-from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event
+from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
@@ -229,7 +229,18 @@ def _translate(
             pool.retire(safe_error(error))
         elif context.is_disconnect:
             pool.suspect()
+    if connection is not None and driver is not None and lost and not in_commit:
+        in_commit = _commits_itself(connection, context)
     return _named(error, config, in_commit=in_commit and lost)
+
+
+def _commits_itself(connection: Connection, context: ExceptionContext) -> bool:
+    """Whether the statement that failed is its own transaction, and may have stored something."""
+    options = connection.get_execution_options()
+    if options.get(READ_ONLY) or str(options.get("isolation_level")).upper() != "AUTOCOMMIT":
+        return False
+    compiled = getattr(context.execution_context, "compiled", None)
+    return not getattr(getattr(compiled, "statement", None), "is_select", False)
 
 
 def _refuse_writes(_cursor: object, _statement: str, _parameters: object, context: Any) -> None:
@@ -255,7 +266,9 @@ def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -
     The engine's "commit" event would tell too, but a single listener on connections makes each of
     them, and each statement, a tenth more expensive.
     """
-    commit = dialect.do_commit
+    commit, terminate = dialect.do_commit, dialect.do_terminate
+    #: Drivers' connections whose COMMIT was not answered.
+    unanswered: WeakSet[Any] = WeakSet()
 
     def do_commit(connection: Any) -> None:
         driver = connection.driver_connection
@@ -268,9 +281,21 @@ def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -
             commit(connection)
         except BaseException as error:
             setattr(error, _IN_COMMIT, sent)
+            if sent and _lost(error):
+                unanswered.add(driver)
             raise
 
+    def do_terminate(connection: Any) -> None:
+        try:
+            terminate(connection)
+        except asyncio.CancelledError:
+            # A second cancellation, as anyio's scopes send them; the connection is cut by now. It
+            # would take the place of the error that says what is unknown.
+            if connection.driver_connection not in unanswered:
+                raise
+
     dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]  # of this engine alone
+    dialect.do_terminate = do_terminate  # type: ignore[method-assign, assignment]
 
 
 def _lost(error: BaseException) -> bool:

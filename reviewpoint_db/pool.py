@@ -239,8 +239,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             self._supply.close_soon(pooled, "lifetime")
         else:
             pooled.idle_since = now
-            if self._slots.offer(pooled):
-                self._supply.kept()
+            self._slots.offer(pooled)
 
     # -- the whole pool -----------------------------------------------------------------------
 

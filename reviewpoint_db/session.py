@@ -41,6 +41,7 @@ __all__ = [
     "SessionMixin",
     "SessionState",
     "assemble",
+    "awaits_commit",
     "make_session_class",
     "over",
     "state_of",
@@ -171,6 +172,27 @@ class BoundSession(SyncSession):
                 self.rollback()
             raise
 
+    def close(self) -> None:
+        """Close; what waited for a COMMIT is forgotten."""
+        _forget_hooks(self)
+        super().close()
+
+    def reset(self) -> None:
+        """Reset; what waited for a COMMIT is forgotten."""
+        _forget_hooks(self)
+        super().reset()
+
+
+def awaits_commit(session: SyncSession | AsyncSession) -> bool:
+    """Whether there is anything for a COMMIT: a transaction, or functions that run after it."""
+    return session.in_transaction() or bool(session.info.get(AFTER_COMMIT))
+
+
+def _forget_hooks(session: SyncSession) -> None:
+    hooks = session.info.get(AFTER_COMMIT)
+    if hooks is not None:
+        hooks.forget()
+
 
 class _RememberingSession(BoundSession):
     """The synchronous half of a session whose client is to see what it wrote."""
@@ -231,7 +253,7 @@ class SessionMixin:
     async def commit(self) -> None:
         """Commit; a session without a transaction has nothing to commit and costs nothing."""
         session: SyncSession = self.sync_session  # type: ignore[attr-defined]  # of the AsyncSession beside
-        if session.in_transaction() or AFTER_COMMIT in session.info:
+        if awaits_commit(session):
             await super().commit()  # type: ignore[misc]  # of the AsyncSession beside
 
     async def rollback(self) -> None:
@@ -239,6 +261,8 @@ class SessionMixin:
         session: SyncSession = self.sync_session  # type: ignore[attr-defined]  # of the AsyncSession beside
         if session.in_transaction():
             await super().rollback()  # type: ignore[misc]  # of the AsyncSession beside
+        else:
+            _forget_hooks(session)
 
 
 def make_session_class(

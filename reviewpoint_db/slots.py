@@ -68,6 +68,7 @@ class Slots(Generic[C]):
         open_one: Begins to open a connection and returns at once. It reports by `opened`,
             `failed`, `refused` or `gave_up`.
         queue_target: Seconds of waiting; longer ones are refused while all wait longer. 0: none.
+        kept: Called when a connection became idle.
 
     Example:
         >>> connection = slots.take() or await slots.wait(ticket, deadline)
@@ -76,7 +77,12 @@ class Slots(Generic[C]):
     """
 
     def __init__(
-        self, limit: float, open_one: Callable[[], None], queue_target: float = 0.0
+        self,
+        limit: float,
+        open_one: Callable[[], None],
+        queue_target: float = 0.0,
+        *,
+        kept: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit = limit
         #: Connections that are open, being opened or being closed.
@@ -90,6 +96,7 @@ class Slots(Generic[C]):
         #: Why the last attempt to connect failed, while none succeeds.
         self.outage: Exception | None = None
         self._open_one = open_one
+        self._kept = kept
         self._standing = Standing(queue_target) if queue_target else None
         self._waiters: deque[_Waiter[C]] = deque()
         # One timer for all who wait: at most of them it would only be set and cancelled.
@@ -194,23 +201,19 @@ class Slots(Generic[C]):
             waiters.popleft()
         return None
 
-    def offer(self, connection: C) -> bool:
-        """Give a connection to the first who waits, or keep it as idle.
-
-        Returns:
-            Whether it was kept.
-        """
+    def offer(self, connection: C) -> None:
+        """Give a connection to the first who waits, or keep it as idle."""
         waiter = self._first() if self._waiters else None
         if waiter is not None and self._standing is not None:
             waiter = self._first_in_time(waiter, self._standing)
         if waiter is None:
             self.idle.append(connection)
             self.full_since = None
-            return True
+            self._kept()
+            return
         self._waiters.popleft()
         waiter.connection = connection
         waiter.woken.set_result(None)
-        return False
 
     def _first_in_time(self, waiter: _Waiter[C], standing: Standing) -> _Waiter[C] | None:
         """Return the first whose client may still be there; those before him are refused."""
@@ -263,17 +266,12 @@ class Slots(Generic[C]):
         if self.full_since is None and not self.idle and self.total >= self.limit:
             self.full_since = time.monotonic()
 
-    def opened(self, connection: C) -> bool:
-        """Take in a new connection.
-
-        Returns:
-            Whether it was kept, since nobody waits any more.
-        """
+    def opened(self, connection: C) -> None:
+        """Take in a new connection."""
         self.opening -= 1
         self._end_outage()
-        kept = self.offer(connection)
+        self.offer(connection)
         self._grow()
-        return kept
 
     def failed(self, error: Exception) -> None:
         """Note that the database accepts no connections at present."""

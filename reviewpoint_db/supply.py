@@ -59,7 +59,7 @@ class Supply:
         activity: Activity,
         queue_target: float = 0.0,
     ) -> None:
-        self.slots: Slots[Pooled] = Slots(limit, self._begin_opening, queue_target)
+        self.slots: Slots[Pooled] = Slots(limit, self._begin_opening, queue_target, kept=self._keep)
         self.lifetime = lifetime
         self.idle_timeout = idle_timeout
         self.connect_timeout = connect_timeout
@@ -105,18 +105,23 @@ class Supply:
                 self.slots.failed(error)
             else:
                 self.slots.refused(error)
-        except BaseException:
-            self.slots.gave_up()
-            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                self.slots.gave_up()
+                raise
+            # A listener or the password's function ended so; the next attempt will, at once.
+            self.slots.failed(ConnectionAbortedError(f"the connect ended in {safe_error(error)}"))
+            if not isinstance(error, asyncio.CancelledError):
+                raise
         else:
             pooled = Pooled(record, self.lifetime)
             if retirements != self._retirements:
                 pooled.retire_at = float("-inf")  # the next checkout replaces it
             self._activity.connection_opened(pooled.idle_since - started)
-            if self.slots.opened(pooled):
-                self.kept()
+            self.slots.opened(pooled)
 
-    def kept(self) -> None:
+    def _keep(self) -> None:
         """See to it that what became idle is closed one day, or now in a disposed pool."""
         if self.disposed:
             self.close_idle()
@@ -144,7 +149,7 @@ class Supply:
             self.slots.idle.remove(pooled)
             self.close_soon(pooled, reason)
         if self.slots.idle:
-            self.kept()
+            self._keep()
 
     # -- closing ----------------------------------------------------------------------------
 

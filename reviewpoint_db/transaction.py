@@ -17,7 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 from reviewpoint_db.context import current_origin
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session import awaits_commit, state_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -201,7 +201,7 @@ class UnitOfWork:
         """
         self.succeeded = succeeded
         session = self._session
-        if session is None or not self._terms.autocommit or not session.in_transaction():
+        if session is None or not self._terms.autocommit or not awaits_commit(session):
             return
         if succeeded:
             await session.commit()
@@ -213,14 +213,16 @@ class UnitOfWork:
         if self._released:
             return
         self._released = True
+        lost = self._session is not None and self._loses_changes(self._session)
         try:
             if self._session is not None:
-                self._warn_of_lost_changes(self._session)
                 await self._terms.database.end(self._session)
         finally:  # cancelled in between, the other one still holds its connection
             if self._read_session is not None:
                 await self._terms.database.end(self._read_session)
             self.close()
+        if lost:
+            self._warn_of_lost_changes()
 
     def close(self) -> None:
         """End what was never used, or is released: nothing to send, so nothing to wait for."""
@@ -231,17 +233,21 @@ class UnitOfWork:
         scope = self._scope = {**self._scope}
         scope.pop(UNITS, None)
 
-    def _warn_of_lost_changes(self, session: AsyncSession) -> None:
-        """Say so when a successful request leaves changes behind that nobody committed."""
+    def _loses_changes(self, session: AsyncSession) -> bool:
+        """Whether a successful request leaves changes behind that nobody committed."""
         if self._terms.autocommit or not self.succeeded:
-            return
-        if state_of(session).uncommitted or session.new or session.dirty or session.deleted:
-            self._terms.database.activity.warn(
-                "uncommitted_changes",
-                f"{self.origin} answered with success but left changes uncommitted; they were "
-                'rolled back. Call `await session.commit()`, or use commit="autocommit".',
-                origin=self.origin,
-            )
+            return False
+        return bool(
+            state_of(session).uncommitted or session.new or session.dirty or session.deleted
+        )
+
+    def _warn_of_lost_changes(self) -> None:
+        self._terms.database.activity.warn(
+            "uncommitted_changes",
+            f"{self.origin} answered with success but left changes uncommitted; they were "
+            'rolled back. Call `await session.commit()`, or use commit="autocommit".',
+            origin=self.origin,
+        )
 
 
 async def end_session(session: AsyncSession, terminate: Callable[[Connection], None]) -> None:

@@ -66,9 +66,10 @@ def around(
     commit: CommitMode = "autocommit",
     between: Callable[[Application], Application] = lambda app: app,
     answer: Answered | None = None,
+    framework: str = "none",
 ) -> Application:
     """Our two middlewares, and the application's own between them."""
-    inner = CommitMiddleware(app, database, answer=answer or Answered())
+    inner = CommitMiddleware(app, database, answer=answer or Answered(), framework=framework)
     return UnitOfWorkMiddleware(
         between(inner), database, commit=commit, origin=lambda scope: f"GET {scope['path']}"
     )
@@ -129,11 +130,73 @@ async def test_an_error_status_rolls_back(database: Database) -> None:
 
 async def test_the_application_may_say_which_statuses_commit(database: Database) -> None:
     inner = CommitMiddleware(
-        writes, database, answer=Answered(), commits=lambda status: status == 404
+        writes,
+        database,
+        answer=Answered(),
+        commits=lambda status: status == 404,
+        framework="none",
     )
     app = UnitOfWorkMiddleware(inner, database, commit="autocommit", origin=str)
     assert (await asgi.request(app, "/404")).status == 404
     assert await stored(database) == ["note"]
+
+
+async def catches(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers what its handler raises with a success, as a framework's exception handler may."""
+    try:
+        await write(unit_of(scope).session, "half")
+        raise LookupError
+    except LookupError:
+        await send(dict(OK))
+        await send(dict(END))
+
+
+@pytest.mark.parametrize(
+    ("framework", "kept"), [(__name__.partition(".")[0], []), ("another", ["half"])]
+)
+async def test_the_frameworks_answer_to_an_error_commits_nothing(
+    database: Database, framework: str, kept: list[str]
+) -> None:
+    """An application that catches an error itself goes on by itself."""
+    exchange = await asgi.request(around(catches, database, framework=framework), "/")
+    assert exchange.status == 200
+    assert await stored(database) == kept
+    assert held(database) == 0
+
+
+async def test_what_is_handled_around_the_application_is_no_error_of_its_handler(
+    database: Database,
+) -> None:
+    app = around(writes, database, framework=__name__.partition(".")[0])
+    try:
+        raise LookupError
+    except LookupError:
+        await asgi.request(app, "/200")
+    assert await stored(database) == ["note"]
+
+
+async def test_a_middleware_that_tries_again_begins_anew(database: Database) -> None:
+    tries: list[str] = []
+
+    async def fails_once(scope: Scope, receive: Receive, send: Send) -> None:
+        tries.append(f"try {len(tries) + 1}")
+        await write(unit_of(scope).session, tries[-1])
+        if len(tries) == 1:
+            raise LookupError
+        await send(dict(OK))
+        await send(dict(END))
+
+    def again(app: Application) -> Application:
+        async def try_again(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except LookupError:
+                await app(scope, receive, send)
+
+        return try_again
+
+    assert (await asgi.request(around(fails_once, database, between=again), "/")).status == 200
+    assert await stored(database) == ["try 2"]
 
 
 async def test_in_manual_mode_lost_changes_are_named_with_the_handler(database: Database) -> None:

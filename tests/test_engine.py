@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import NullPool, event, text
+from sqlalchemy import NullPool, event, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -25,6 +25,7 @@ from tests.support.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
@@ -151,9 +152,11 @@ async def test_a_statement_beyond_its_time_limit_is_named(
             await connection.execute(text("SELECT pg_sleep(5)"))
 
 
+@pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancelled_commit_has_an_unknown_outcome(
-    relayed: tuple[AsyncEngine, Relay],
+    relayed: tuple[AsyncEngine, Relay], times: int
 ) -> None:
+    """Also where it is cancelled again; scopes of anyio do so at each turn of the loop."""
     engine, relay = relayed
     trigger = relay.at("COMMIT;", "hold answer")
 
@@ -165,10 +168,52 @@ async def test_a_cancelled_commit_has_an_unknown_outcome(
     async with asyncio.timeout(5):
         while not trigger.fired:
             await asyncio.sleep(0.005)
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(CommitOutcomeUnknownError):
         await task
     assert await _rows(engine) == 1
+
+
+async def test_a_statement_that_is_cancelled_twice_stays_cancelled(
+    relayed: tuple[AsyncEngine, Relay],
+) -> None:
+    engine, relay = relayed
+    trigger = relay.at("SELECT 42", "hold answer")
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 42"))
+
+    task = asyncio.create_task(ask())
+    async with asyncio.timeout(5):
+        while not trigger.fired:
+            await asyncio.sleep(0.005)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("statement", "unknown"),
+    [
+        (text("INSERT INTO t VALUES (1)"), True),
+        (select(literal_column("1")).select_from(text("t")), False),
+    ],
+)
+async def test_a_statement_that_commits_by_itself_has_an_unknown_outcome_too(
+    relayed: tuple[AsyncEngine, Relay], statement: Executable, unknown: bool
+) -> None:
+    engine, relay = relayed
+    relay.at(" t", "cut answer")
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(statement)
+    assert isinstance(raised.value, CommitOutcomeUnknownError) is unknown
 
 
 async def test_an_engine_of_the_applications_gets_our_errors_once(postgres_url: str) -> None:

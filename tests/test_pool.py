@@ -894,6 +894,48 @@ async def test_what_was_opened_for_nobody_is_closed_in_a_disposed_pool(
     assert activity_of(engine).snapshot().closed == {"disposed": 1}
 
 
+async def test_what_comes_back_to_a_cancelled_waiter_is_closed_in_a_disposed_pool(
+    postgres_url: str,
+) -> None:
+    """In the moment of service: it was handed over, and has not run since."""
+    engine = make_engine(postgres_url, size=1, max_overflow=0)
+    (held,) = await hold(engine, 1)
+    pool = pool_of(engine)
+    (waiter,) = await queue_up(engine, 1)
+    await engine.dispose()
+    await held.close()
+    await cancelled(waiter)
+    await until(lambda: pool.total() == 0)
+    assert pool.checkedin() == 0
+
+
+async def test_a_connection_that_a_cancelled_waiter_left_retires_too(database_url: str) -> None:
+    async with engine_with_pool(database_url, size=1, max_overflow=1, idle_timeout=0.05) as engine:
+        held = await hold(engine, 2)
+        tasks = await queue_up(engine, 2)
+        for connection, task in zip(held, tasks, strict=True):
+            await connection.close()
+            await cancelled(task)
+        await until(lambda: pool_of(engine).checkedin() == 1)
+
+
+async def test_a_connect_that_is_cancelled_from_inside_is_tried_again_after_a_pause(
+    database_url: str,
+) -> None:
+    attempts: list[float] = []
+    async with engine_with_pool(database_url, size=1, max_overflow=0, timeout=0.4) as engine:
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def cancel(*_: object) -> None:
+            attempts.append(time.monotonic())
+            raise asyncio.CancelledError
+
+        with pytest.raises(DatabaseUnavailableError, match="the connect ended in CancelledError"):
+            await ask(engine)
+        assert 1 < len(attempts) < 10
+        assert pool_of(engine).total() == 0
+
+
 async def test_dispose_against_a_silent_server_ends_within_its_bound(
     relay: Relay, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

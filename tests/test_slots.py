@@ -20,14 +20,18 @@ class Bench:
     """Slots for connections named by numbers, opened when the test says so."""
 
     def __init__(self, limit: float, queue_target: float = 0.0) -> None:
-        self.slots: Slots[int] = Slots(limit, self._begin, queue_target)
+        self.slots: Slots[int] = Slots(limit, self._begin, queue_target, kept=self._keep)
         self.begun = 0
+        self.kept = 0
         self.served: list[str] = []
         self._arrivals = 0
         self._made = 0
 
     def _begin(self) -> None:
         self.begun += 1
+
+    def _keep(self) -> None:
+        self.kept += 1
 
     def full(self) -> bool:
         return self.slots.full_since is not None
@@ -36,8 +40,17 @@ class Bench:
         return self.slots.outage is not None
 
     def open(self) -> bool:
+        """Whether what was opened is kept, since nobody waits for it."""
         self._made += 1
-        return self.slots.opened(self._made)
+        before = self.kept
+        self.slots.opened(self._made)
+        return self.kept > before
+
+    def offer(self, connection: int) -> bool:
+        """Whether what comes back is kept."""
+        before = self.kept
+        self.slots.offer(connection)
+        return self.kept > before
 
     async def arrive(self, name: str = "", *, timeout: float = 60.0) -> asyncio.Task[int]:
         """One who waits, and waits already when this returns."""
@@ -148,7 +161,7 @@ async def test_the_deadline_ends_the_wait() -> None:
     with pytest.raises(DeadlinePassed):
         await soon(await bench.arrive(timeout=0.01))
     assert bench.slots.waiting == 0
-    assert bench.slots.offer(1)
+    assert bench.offer(1)
 
 
 async def test_a_deadline_that_has_passed_already_ends_the_wait() -> None:
@@ -189,7 +202,7 @@ async def test_one_cancelled_before_it_runs_does_not_block_a_newcomer() -> None:
     gone = await bench.arrive()
     gone.cancel()
     assert bench.slots.waiting == 0
-    assert bench.slots.offer(1)
+    assert bench.offer(1)
     assert bench.slots.take() == 1
     bench.slots.offer(1)
     assert await soon(await bench.arrive()) == 1
@@ -445,7 +458,7 @@ async def test_in_a_queue_that_stands_who_waited_too_long_is_refused_and_the_nex
     bench.slots.limit = 2
     late, next_one = await bench.arrive("late"), await bench.arrive("next")
     bench.slots._waiters[0].since -= 1
-    assert not bench.slots.offer(connection)
+    assert not bench.offer(connection)
     assert await soon(next_one) == connection
     with pytest.raises(DeadlinePassed):
         await soon(late)
@@ -463,7 +476,7 @@ async def test_where_all_have_waited_too_long_the_connection_is_kept() -> None:
     late = [await bench.arrive() for _ in range(2)]
     for waiter in bench.slots._waiters:
         waiter.since -= 1
-    assert bench.slots.offer(connection)
+    assert bench.offer(connection)
     for task in late:
         with pytest.raises(DeadlinePassed):
             await soon(task)
@@ -480,9 +493,9 @@ async def test_in_a_queue_that_stands_a_newcomer_without_a_place_is_refused_at_o
     # Who was given a dead connection has his place, before all others.
     again = asyncio.create_task(bench.slots.wait(0, asyncio.get_running_loop().time() + 60))
     await asyncio.sleep(0)
-    assert not bench.slots.offer(connection)
+    assert not bench.offer(connection)
     assert await soon(again) == connection
-    assert not bench.slots.offer(connection)
+    assert not bench.offer(connection)
     assert await soon(waiting) == connection
 
 

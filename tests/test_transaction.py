@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from loguru import logger
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -24,6 +25,8 @@ from tests.support.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from reviewpoint_db.transaction import CommitMode
 
 
 @pytest.fixture
@@ -309,6 +312,66 @@ async def test_a_savepoint_that_is_rolled_back_forgets_those_inside_of_it(
         await session.commit()
     assert seen == ["outside", "released", "released twice"]
     assert await stored(database) == ["note"]
+
+
+@pytest.mark.parametrize("commit", ["manual", "autocommit"])
+async def test_in_a_request_it_runs_without_a_transaction_too(
+    database: Database, commit: CommitMode
+) -> None:
+    """What it tells of was committed by the handler already."""
+    seen: list[str] = []
+    unit = database.unit_of_work(commit=commit)
+    await write(unit.session, "note")
+    await unit.session.commit()
+    after_commit(unit.session, lambda: seen.append("run"))
+    if commit == "manual":
+        await unit.session.commit()
+    await unit.finish(succeeded=True)
+    assert seen == ["run"]
+    await unit.release()
+    assert seen == ["run"]
+
+
+@pytest.mark.parametrize("how", ["rollback", "reset", "close"])
+async def test_what_ends_a_session_without_a_transaction_forgets_it(
+    database: Database, how: str
+) -> None:
+    seen: list[str] = []
+    async with database.session() as session:
+        after_commit(session, lambda: seen.append("never"))
+        await getattr(session, how)()
+        if how != "close":
+            await write(session, "note")
+            await session.commit()
+    assert seen == []
+
+
+async def test_a_session_that_the_handler_closed_has_nothing_to_commit(database: Database) -> None:
+    unit = database.unit_of_work(commit="autocommit")
+    await write(unit.session, "note")
+    after_commit(unit.session, list)
+    await unit.session.commit()
+    await unit.session.close()
+    await unit.finish(succeeded=True)
+    await unit.release()
+    assert await stored(database) == ["note"]
+
+
+async def test_a_log_that_fails_costs_no_connection(database: Database) -> None:
+    unit = database.unit_of_work()
+    await write(unit.session, "lost")
+    unit.status = 200
+
+    def fail(_: object) -> None:
+        raise LookupError
+
+    sink = logger.add(fail, level="WARNING", catch=False)
+    try:
+        with logged(), pytest.raises(LookupError):
+            await unit.release()
+    finally:
+        logger.remove(sink)
+    assert held(database) == 0
 
 
 async def test_a_function_that_fails_is_logged_and_the_others_run(database: Database) -> None:

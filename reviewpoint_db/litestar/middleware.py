@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from litestar import Request
@@ -103,19 +104,26 @@ class CommitMiddleware(asgi.CommitMiddleware):
     """Innermost: commits before anything of the response leaves."""
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        """Serve one connection; nothing of one that fails stays in the response cache."""
-        serving = super().__call__(scope, receive, send)
-        return (
-            _cached(serving, scope) if getattr(scope["route_handler"], "cache", False) else serving
-        )
+        """Serve one connection; nothing stays in the response cache that was not sent to its end."""
+        if getattr(scope["route_handler"], "cache", False):
+            return _cached(super().__call__, scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
-async def _cached(serving: Awaitable[None], scope: Scope) -> None:
+async def _cached(serve: asgi.ASGIApp, scope: Any, receive: Any, send: Any) -> None:
+    complete = False
+
+    async def note_after_sending(message: Any) -> None:
+        nonlocal complete
+        await send(message)
+        complete = complete or asgi.is_last(message)
+
     try:
-        await serving
-    except Exception:
-        await _forget_cached(scope)
-        raise
+        await serve(scope, receive, note_after_sending)
+    finally:
+        if not complete:
+            forgetting = asyncio.ensure_future(_forget_cached(scope))
+            await asyncio.shield(forgetting)  # a stream whose client has left is cancelled
 
 
 async def _forget_cached(scope: Any) -> None:

@@ -88,7 +88,11 @@ class Setup(InitPlugin):
         app_config.middleware.insert(0, outer)
         if rule.mode == "autocommit":
             inner = DefineMiddleware(
-                CommitMiddleware, database=database, answer=answer, commits=rule.commits
+                CommitMiddleware,
+                database=database,
+                answer=answer,
+                commits=rule.commits,
+                framework="litestar",
             )
             app_config.middleware.append(inner)
         session = provide_session(database.name) if rule.hook is None else None

@@ -120,7 +120,9 @@ class Installation:
             )
             if one.commit == "autocommit":
                 answer = partial(answer_commit_error, app)
-                inner.append(Middleware(CommitMiddleware, one.database, answer=answer))
+                inner.append(
+                    Middleware(CommitMiddleware, one.database, answer=answer, framework="starlette")
+                )
         routes = [route for one in self.installed for route in one.routes]
         outer.append(Middleware(RoutesMiddleware, routes, app))
         theirs = app.user_middleware

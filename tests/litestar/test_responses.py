@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from reviewpoint_db.litestar import (
     SessionDep,
     get_session,
 )
+from reviewpoint_db.transaction import UnitOfWork
 from tests.support.asgi import client, request, running
 from tests.support.litestar import make
 from tests.support.notes import held, notes, stored, write, write_orphan
@@ -166,6 +168,34 @@ class TestOtherParties:
         async with running(app):
             assert not (await request(app, "/")).complete
             assert (await request(app, "/")).body == b"all is well"
+            assert (await request(app, "/")).body == b"all is well"
+            assert len(calls) == 2
+            assert await stored(database) == ["a"]
+
+    async def test_a_cached_stream_whose_client_left_is_forgotten(self, database_url: str) -> None:
+        """Its last part was stored for others before it was committed, and it never was."""
+        calls: list[int] = []
+
+        @get("/", cache=60, cache_key_builder=lambda _: "the stream")
+        async def handler(db_session: SessionDep) -> Stream:
+            calls.append(1)
+
+            async def body() -> AsyncIterator[str]:
+                await write(db_session, "a")
+                yield "all is well"
+
+            return Stream(body())
+
+        async def leave(self: UnitOfWork, *, succeeded: bool) -> None:
+            if self.dirty:
+                raise asyncio.CancelledError  # as anyio's task group does to a stream
+
+        app, database = make(database_url, handler)
+        async with running(app):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(UnitOfWork, "finish", leave)
+                with pytest.raises(asyncio.CancelledError):
+                    await request(app, "/")
             assert (await request(app, "/")).body == b"all is well"
             assert len(calls) == 2
             assert await stored(database) == ["a"]
