@@ -358,6 +358,13 @@ class Activity:
         now = time.monotonic()
         return tuple(holder.snapshot(now, stack=stacks) for holder in held)
 
+    def with_newer(self, holders: tuple[HolderSnapshot, ...]) -> tuple[HolderSnapshot, ...]:
+        """Add who has come since a look at the holders; of the others the stack is not read again."""
+        known = {holder.number for holder in holders}
+        now = time.monotonic()
+        newer = (holder for holder in self.held() if holder.number not in known)
+        return (*holders, *(holder.snapshot(now, stack=True) for holder in newer))
+
     def waiters(self, *, stacks: bool = False) -> tuple[HolderSnapshot, ...]:
         """Return who waits for a connection, the longest first; as `holders()`."""
         with self._lock:
@@ -371,13 +378,9 @@ class Activity:
         with self._lock:
             return dict(self._closed)
 
-    def snapshot(self, *, stacks: bool = False) -> ActivitySnapshot:
-        """Return everything as it is now.
-
-        Args:
-            stacks: Also read where the tasks of holders and waiters stand at present.
-        """
-        holders, waiters = self.holders(stacks=stacks), self.waiters(stacks=stacks)
+    def snapshot(self) -> ActivitySnapshot:
+        """Return everything as it is now, the stacks of tasks aside."""
+        holders, waiters = self.holders(), self.waiters()
         now = time.monotonic()
         with self._lock:
             return ActivitySnapshot(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from reviewpoint_db.checks import SystemCheck
+    from reviewpoint_db.holder import HolderSnapshot
 
 __all__ = ["Database"]
 
@@ -418,9 +419,9 @@ class Database:
         """Return how full the pools are, of all event loops as one."""
         return read_gauges(self._all_engines())
 
-    async def look_at_server(self) -> ServerView:
+    async def look_at_server(self, holders: tuple[HolderSnapshot, ...] | None = None) -> ServerView:
         """Ask the server who does what on its side; within `health_timeout` seconds, never raises."""
-        return await look_at_server(self)
+        return await look_at_server(self, holders)
 
     def debug_info(self) -> ConnectionDebugInfo:
         """Return the state of the connections."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reviewpoint_db.activity import Activity
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.gauges import PoolGauges
+    from reviewpoint_db.holder import HolderSnapshot
     from reviewpoint_db.server_view import ServerView
     from reviewpoint_db.snapshots import ActivitySnapshot
 
@@ -41,7 +42,9 @@ class _Database(Protocol):
 
     def gauges(self) -> PoolGauges: ...
 
-    async def look_at_server(self) -> ServerView: ...
+    async def look_at_server(
+        self, holders: tuple[HolderSnapshot, ...] | None = None
+    ) -> ServerView: ...
 
 
 class Live:
@@ -91,12 +94,16 @@ class Live:
         """
         return await self._siblings.ask(timeout) if self._siblings is not None else []
 
-    async def server(self) -> ServerView:
-        """The server's view; one look a second is enough for however many pages."""
+    async def server(self, holders: tuple[HolderSnapshot, ...] | None = None) -> ServerView:
+        """The server's view; one look a second is enough for however many pages.
+
+        Args:
+            holders: Who holds connections, as somebody has just seen it.
+        """
         now = time.monotonic()
         if self._view is None or now - self._viewed > _VIEW_LASTS:
             self._viewed = now
-            self._view = await self._database.look_at_server()
+            self._view = await self._database.look_at_server(holders)
         return self._view
 
     def _look(self) -> tuple[Gauges, ActivitySnapshot]:

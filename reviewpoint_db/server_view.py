@@ -70,11 +70,14 @@ class _Database(Protocol):
     def activity(self) -> Activity: ...
 
 
-async def look_at_server(database: _Database) -> ServerView:
+async def look_at_server(
+    database: _Database, holders: tuple[HolderSnapshot, ...] | None = None
+) -> ServerView:
     """Ask the server, within `health_timeout` seconds and around a pool that is full.
 
     Args:
         database: Whose connections are looked for, by their `application_name`.
+        holders: Who holds its connections in this process, as somebody has just seen it.
 
     Returns:
         The view; one with an error when the server did not answer. Never raises.
@@ -84,7 +87,8 @@ async def look_at_server(database: _Database) -> ServerView:
     current_origin.set("look at the server")
     note = None
     try:
-        holders = database.activity.holders(stacks=True)
+        if holders is None:
+            holders = database.activity.holders(stacks=True)
         async with (
             asyncio.timeout(config.health_timeout),
             beside(database.engine, config, timeout=config.health_timeout) as driver,
@@ -98,9 +102,9 @@ async def look_at_server(database: _Database) -> ServerView:
                 note = NOT_AVAILABLE if answers(database.engine) else None
                 figures = await figures_of(driver)
                 connections = await connections_of(driver, application_prefix(config))
-                # Once more, for those who came while this one connected; the earlier look wins,
-                # since it is the one before whoever blocks has gone on.
-                holders = (*database.activity.holders(stacks=True), *holders)
+                # Those too who came while this one connected; of the others the earlier look
+                # counts, since it is the one before whoever blocks has gone on.
+                holders = database.activity.with_newer(holders)
     except Exception as error:  # noqa: BLE001 - a view reports, it never raises
         return ServerView(backend=config.backend, error=safe_error(error))
     finally:

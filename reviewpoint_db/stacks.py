@@ -7,6 +7,7 @@ import gc
 import inspect
 import sys
 import sysconfig
+from functools import cache, lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -56,7 +57,9 @@ def stack_of(task: asyncio.Task[Any]) -> tuple[Frame, ...]:
         return ()
     outermost = task.get_coro()
     frame = getattr(outermost, "cr_frame", None) or getattr(outermost, "gi_frame", None)
-    for thread in sys._current_frames().values():  # noqa: SLF001 - the documented way to the frames
+    # One that does not run is found in no thread: nobody goes through all of them for it.
+    threads = sys._current_frames() if _runs(outermost) else {}  # noqa: SLF001 - the documented way to the frames
+    for thread in threads.values():
         running = _frames_of(thread)
         if frame in running:
             return tuple(map(_shown, running[running.index(frame) :]))
@@ -72,6 +75,10 @@ def stack_of_thread(thread: int) -> tuple[Frame, ...]:
 def where(stack: tuple[Frame, ...]) -> str | None:
     """Name the innermost line of the application's own code; None when there is none."""
     return next((str(frame) for frame in reversed(stack) if frame.own), None)
+
+
+def _runs(outermost: Any) -> bool:
+    return getattr(outermost, "cr_running", False) or getattr(outermost, "gi_running", False)
 
 
 def _frames_of(innermost: FrameType | None) -> list[FrameType]:
@@ -114,22 +121,24 @@ def _wrapped(awaited: Any) -> Any:
 
 
 def _shown(frame: FrameType) -> Frame:
-    file = frame.f_code.co_filename
-    return Frame(
-        _short(file),
-        frame.f_lineno,
-        frame.f_code.co_qualname,
-        not file.startswith(_LIBRARIES) and "site-packages" not in file,
+    code = frame.f_code
+    short, own = _file(code.co_filename)
+    return Frame(short, frame.f_lineno, code.co_qualname, own)
+
+
+# The event loop waits while stacks are read, and hundreds of tasks stand in the same few files.
+@lru_cache(maxsize=4096)
+def _file(name: str) -> tuple[str, bool]:
+    """Return a file's short name, and whether it is the application's."""
+    own = not name.startswith(_LIBRARIES) and "site-packages" not in name
+    root = next((root for root in _roots() if name.startswith(root)), "")
+    return name[len(root) :], own
+
+
+@cache
+def _roots() -> tuple[str, ...]:
+    """The folders below which a file is named, as they were when somebody first asked."""
+    purelib, stdlib = sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")
+    return tuple(
+        f"{root}/" for root in (purelib, str(Path(_PACKAGE).parent), stdlib, str(Path.cwd()))
     )
-
-
-def _short(file: str) -> str:
-    for root in (
-        sysconfig.get_path("purelib"),
-        str(Path(_PACKAGE).parent),
-        sysconfig.get_path("stdlib"),
-        str(Path.cwd()),
-    ):
-        if file.startswith(root + "/"):
-            return file[len(root) + 1 :]
-    return file

@@ -67,6 +67,22 @@ MUTANTS = [
         "tests/endpoints/test_headline.py",
         "down_or_behind",
     ),
+    Mutant(
+        "a file's name is made short for each frame of each stack",
+        "stacks.py",
+        "@lru_cache(maxsize=4096)",
+        "@lru_cache(maxsize=0)",
+        "tests/test_stacks.py",
+        "judged_once",
+    ),
+    Mutant(
+        "the stacks are read again for the server's view",
+        "endpoints/live.py",
+        "database.live.server(seen)",
+        "database.live.server()",
+        "tests/endpoints/test_live.py",
+        "once_a_look",
+    ),
     # -- what a run of the testing kit leaves -----------------------------------------------------
     Mutant(
         "who ends a run from outside leaves its databases",

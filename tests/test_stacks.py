@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sysconfig
 import threading
 import types
 from collections.abc import AsyncIterator, Generator
 from typing import Any
 
+import pytest
 from sqlalchemy.util import greenlet_spawn
 
+from reviewpoint_db import stacks
 from reviewpoint_db.stacks import Frame, stack_of, stack_of_thread, where
 
 
@@ -138,6 +141,36 @@ def test_a_file_outside_of_all_folders_is_named_in_full() -> None:
     code = compile("import sys\nframe = sys._getframe()", "/somewhere/else.py", "exec")
     found: dict[str, Any] = {}
     exec(code, found)
-    from reviewpoint_db import stacks
-
     assert stacks._shown(found["frame"]).file == "/somewhere/else.py"
+
+
+def test_the_folders_are_looked_up_once_and_a_file_is_judged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hundreds of stacks of tens of frames are read while the event loop waits."""
+    asked: list[str] = []
+
+    def told(kind: str, get: Any = sysconfig.get_path) -> str:
+        asked.append(kind)
+        return str(get(kind))
+
+    monkeypatch.setattr(sysconfig, "get_path", told)
+    stacks._file.cache_clear()
+    stacks._roots.cache_clear()
+    for _ in range(100):
+        assert stack_of_thread(threading.get_ident())
+    assert sorted(asked) == ["purelib", "stdlib"]
+    files = {frame.file for frame in stack_of_thread(threading.get_ident())}
+    assert stacks._file.cache_info().misses == len(files)
+
+
+async def test_of_a_task_that_waits_no_thread_is_gone_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event = asyncio.Event()
+    task = asyncio.create_task(wait_inside(event))
+    await until_waiting(task)
+    monkeypatch.setattr(stacks, "_frames_of", lambda _thread: pytest.fail("it is in none"))
+    assert functions(stack_of(task)) == ["wait_inside", "wait"]
+    event.set()
+    await task

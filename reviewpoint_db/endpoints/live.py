@@ -66,7 +66,8 @@ async def live_figures(database: Database) -> Reply:
         database: The database; what its other workers on this host say is added up.
     """
     answers = await database.live.ask_others(_SIBLINGS)
-    own = worker_report(database)
+    seen = database.activity.holders(stacks=True)  # once: the loop waits meanwhile
+    own = worker_report(database, seen)
     others = [_decoded(answer) for answer in answers]
     workers = [own, *(other for other in others if other is not None)]
     silent = [answer.pid for answer, other in zip(answers, others, strict=True) if other is None]
@@ -74,7 +75,7 @@ async def live_figures(database: Database) -> Reply:
         (holder for worker in workers for holder in worker.holders),
         key=lambda holder: -holder.held,
     )
-    view = await database.live.server() if _worth_a_look(holders) else None
+    view = await database.live.server(seen) if _worth_a_look(holders) else None
     named = [_blocking(each, view, holders) for each in view.blockings] if view else []
     hosts = all_hosts(workers)
     gauges = sum((worker.gauges for worker in workers), Gauges())

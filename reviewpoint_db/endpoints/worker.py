@@ -36,14 +36,19 @@ __all__ = ("encoded", "worker_report")
 _LATELY: Final = 10.0
 
 
-def worker_report(database: Database) -> WorkerReport:
+def worker_report(
+    database: Database, holders: tuple[HolderSnapshot, ...] | None = None
+) -> WorkerReport:
     """Describe this process as it is now; the tasks' stacks are read here, and nowhere before.
 
     Args:
         database: The database to describe.
+        holders: Who holds its connections, with their stacks, as somebody has just seen it.
     """
     pid = os.getpid()
-    activity = database.activity.snapshot(stacks=True)
+    if holders is None:
+        holders = database.activity.holders(stacks=True)
+    activity = database.activity.snapshot()
     pools = database.gauges()
     return WorkerReport(
         pid=pid,
@@ -51,7 +56,7 @@ def worker_report(database: Database) -> WorkerReport:
         outage=pools.outage,
         holders=tuple(
             _holder(each, pid, stack=number < MOST_HOLDERS)
-            for number, each in enumerate(activity.holders[:MOST_TOLD])
+            for number, each in enumerate(holders[:MOST_TOLD])
         ),
         waiters=_waiters(activity),
         history=database.live.history.samples,

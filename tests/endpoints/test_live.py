@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
+from reviewpoint_db import live as live_module
 from reviewpoint_db.activity import Holder
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
@@ -138,6 +139,54 @@ async def test_it_says_who_waits_for_a_lock(postgres_url: str, runtime: Path) ->
     assert found["headline"]["state"] == "blocked"
     assert found["headline"]["text"].startswith("the second waits for the first, which is in ")
     assert found["server_error"] is None
+
+
+async def test_each_stack_is_read_once_a_look(
+    postgres_url: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop waits meanwhile; also where the server is asked too."""
+    read: list[Holder] = []
+    stack = Holder.stack
+
+    def noted(self: Holder) -> Any:
+        read.append(self)
+        return stack(self)
+
+    monkeypatch.setattr(Holder, "stack", noted)
+    async with Database(config(postgres_url)) as database, serving(database):
+        async with database.session(origin="the first") as session:
+            await session.execute(text("select pg_advisory_lock(1)"))
+
+            async def second() -> None:
+                async with database.session(origin="the second") as session:
+                    await session.execute(text("select pg_advisory_lock(1)"))
+
+            task = asyncio.create_task(second())
+            await until(database, lambda live: live["blockings"])
+            await asyncio.sleep(live_module._VIEW_LASTS)  # so that the server is looked at again
+            read.clear()
+            found = await figures(database)
+            assert found["blockings"]
+            assert len(read) == len(set(read)) == 2
+            read.clear()
+            view = await database.look_at_server()
+            assert len(read) == 2
+            assert {one.holder.handler for one in view.connections if one.holder} == {
+                "the first",
+                "the second",
+            }
+            await session.execute(text("select pg_advisory_unlock(1)"))
+        await task
+
+
+async def test_who_came_after_a_look_is_added_to_it(database_url: str) -> None:
+    async with Database(config(database_url)) as database, database.engine.connect():
+        before = database.activity.holders(stacks=True)
+        async with database.engine.connect():
+            first, second = database.activity.with_newer(before)
+        assert first is before[0]
+        assert second.number != first.number
+        assert second.stack
 
 
 async def test_one_that_we_do_not_know_is_named_as_the_server_does(
@@ -313,9 +362,9 @@ async def test_many_pages_cost_the_server_one_look_a_second(
     looks: list[None] = []
     look = Database.look_at_server
 
-    async def counted(self: Database) -> Any:
+    async def counted(self: Database, holders: Any) -> Any:
         looks.append(None)
-        return await look(self)
+        return await look(self, holders)
 
     monkeypatch.setattr(Database, "look_at_server", counted)
     first = await database.live.server()
