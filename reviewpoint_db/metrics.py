@@ -11,9 +11,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from reviewpoint_db.histogram import BUCKETS, HistogramSnapshot
+from reviewpoint_db.metrics_folder import forget_the_dead
+from reviewpoint_db.snapshots import CloseReason, WarningKind
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector, CollectorRegistry
@@ -117,6 +120,15 @@ _SETTINGS: Final[dict[Measure, str]] = {
 }
 _WORST: Final = {"replica_up": "livemin", "replica_lag_seconds": "livemax"}
 
+#: What a metric's label may be, as far as that is known: each is told from the start, since a counter
+#: that appears with its first event has not increased, as Prometheus sees it.
+_KNOWN: Final[dict[str, tuple[str, ...]]] = {
+    "connections": ("used", "idle"),
+    "pending_requests": ("",),
+    "connections_closed": get_args(CloseReason),
+    "warnings": get_args(WarningKind),
+}
+
 
 def is_multiprocess() -> bool:
     """Whether the processes of this application write their metrics into one folder."""
@@ -158,6 +170,7 @@ def reporting(
     """
     with ExitStack() as stack:
         if is_multiprocess():
+            forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
             for database in databases:
                 stack.callback(write_through(database))
         elif registry is not None:
@@ -224,10 +237,10 @@ def _figures(database: Database) -> dict[str, dict[str, Any]]:
         "waits_canceled": {"": snapshot.canceled},
         "timeouts": {"": snapshot.timed_out},
         "connect_failures": {"": snapshot.connection_failures},
-        "connections_closed": snapshot.closed,
+        "connections_closed": dict.fromkeys(_KNOWN["connections_closed"], 0) | snapshot.closed,
         "pings": {"": snapshot.pings},
         "statement_errors": snapshot.statement_errors,
-        "warnings": snapshot.warnings,
+        "warnings": dict.fromkeys(_KNOWN["warnings"], 0) | snapshot.warnings,
         "replica_up": {one.host: int(one.state == "reading") for one in replicas},
         "replica_lag_seconds": {one.host: one.lag for one in replicas if one.lag is not None},
         "wait_seconds": {"": snapshot.wait},
@@ -247,6 +260,16 @@ def _cumulated(histogram: HistogramSnapshot) -> tuple[list[tuple[str, float]], f
         if bound in _BOUNDS:
             buckets.append((str(bound), seen))
     return [*buckets, ("+Inf", seen)], histogram.total
+
+
+def _begin(instrument: Callable[[str, str], Any]) -> None:
+    """Have what is known beforehand there; the other gauges are set once their values are known."""
+    for metric in METRICS:
+        unlabelled = ("",) if metric.label is None and metric.kind != "gauge" else ()
+        for label in _KNOWN.get(metric.name, unlabelled):
+            begun = instrument(metric.name, label)
+            if metric.kind == "gauge":  # a process of the same id may have left another value
+                begun.set(0)
 
 
 def write_through(database: Database) -> Callable[[], None]:
@@ -292,6 +315,7 @@ def write_through(database: Database) -> Callable[[], None]:
         for state, number in _MOVES.get(measure, {}).items():
             instrument("connections", state).inc(number)
 
+    _begin(instrument)
     pool = database.config.effective_pool
     limit = (pool.size + pool.max_overflow) * (1 + len(replicas))
     instrument("connections_max", "").set(limit)

@@ -83,6 +83,38 @@ MUTANTS = [
         "tests/endpoints/test_live.py",
         "once_a_look",
     ),
+    Mutant(
+        "a counter begins with its first event",
+        "metrics.py",
+        "    _begin(instrument)\n",
+        "",
+        "tests/test_metrics.py",
+        "several_processes_too",
+    ),
+    Mutant(
+        "warnings begin with the first one",
+        "metrics.py",
+        'dict.fromkeys(_KNOWN["warnings"], 0) | snapshot.warnings',
+        "snapshot.warnings",
+        "tests/test_metrics.py",
+        "before_their_first",
+    ),
+    Mutant(
+        "the gauges of the living go with those of the dead",
+        "metrics_folder.py",
+        "        if not _lives(pid):\n",
+        "        if True:\n",
+        "tests/test_metrics.py",
+        "of_nobody_else",
+    ),
+    Mutant(
+        "the gauges of a killed worker stay",
+        "metrics.py",
+        '            forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))\n',
+        "",
+        "tests/test_metrics.py",
+        "of_nobody_else",
+    ),
     # -- what a run of the testing kit leaves -----------------------------------------------------
     Mutant(
         "who ends a run from outside leaves its databases",

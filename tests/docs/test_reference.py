@@ -27,7 +27,7 @@ from reviewpoint_db.endpoints.routes import ROUTES
 from reviewpoint_db.gauges import PoolGauges
 from reviewpoint_db.health import Cause, CheckResult, HealthReport
 from reviewpoint_db.holder import HolderSnapshot, HolderState
-from reviewpoint_db.metrics import METRICS
+from reviewpoint_db.metrics import METRICS, exposition
 from reviewpoint_db.pool_config import ByEnvironment
 from reviewpoint_db.server_rows import Blocking, ServerConnection
 from reviewpoint_db.server_view import ServerView
@@ -160,6 +160,33 @@ def test_the_labels_in_the_dashboard_and_the_alerts_are_those_of_the_metrics() -
             assert {label.strip() for label in group.split(",")} <= labels
     kinds = re.findall(r'kind="(\w+)"', page("alerts.yml"))
     assert set(kinds) <= set(get_args(WarningKind))
+
+
+def test_what_an_alert_sees_increase_is_there_before_its_first_event(sqlite_url: str) -> None:
+    """The first leak of a process is no increase of a series that begins with it."""
+    body, _ = exposition(Database(DatabaseConfig(url=sqlite_url, environment="test")))
+    asked = re.findall(r'increase\((\w+)\{(\w+="\w+")\}', page("alerts.yml"))
+    assert len(asked) == page("alerts.yml").count("increase(") > 0
+    for name, label in asked:
+        assert f'{name}{{database="default",{label}}} 0.0\n' in body.decode(), (name, label)
+
+
+def test_a_full_worker_beside_an_idle_one_is_an_alert() -> None:
+    """Sums over the workers of an instance are below their limits then: only who waits is asked."""
+    (rule,) = re.findall(
+        r"- alert: DatabasePoolExhausted\n(.*?)annotations", page("alerts.yml"), re.DOTALL
+    )
+    (asked,) = re.findall(r"^ +expr: (.*)$", rule, re.MULTILINE)
+    assert set(re.findall(r"reviewpoint_db_\w+", asked)) == {"reviewpoint_db_pending_requests"}
+    assert "for: 1m\n" in rule
+
+
+def test_the_lines_of_the_dashboard_show_what_happened_since_their_last_point() -> None:
+    """`$__range` would draw the sum of the whole picture at each point."""
+    for panel in json.loads(page("grafana.json"))["panels"]:
+        for target in panel["targets"]:
+            spans = set(re.findall(r"\[([^\]]+)\]", target["expr"]))
+            assert spans <= {"$__rate_interval"}, panel["title"]
 
 
 def test_the_panels_do_not_lie_on_each_other() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,24 @@ def test_whichever_worker_prometheus_asks_it_gets_the_sum_of_both(
             assert samples["reviewpoint_db_connections", "used"] == 0
             assert samples["reviewpoint_db_connections", "idle"] >= 2
             assert samples["reviewpoint_db_statement_seconds_count", ""] >= served
+
+
+def test_the_gauges_of_a_worker_that_was_killed_go_when_the_next_one_starts(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """Uvicorn has no hook for a worker that dies; it starts another one."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    with serving("uvicorn", postgres_url, tmp_path, PROMETHEUS_MULTIPROC_DIR=str(folder)) as found:
+        killed, living = both(found)
+        os.kill(killed, signal.SIGKILL)
+
+        def files() -> set[int]:
+            return {int(file.stem.split("_")[2]) for file in folder.glob("gauge_livesum_*.db")}
+
+        until(lambda: len(files() - {killed, living}) == 1 and killed not in files(), "it is gone")
+        assert living in files()
+        until(lambda: scraped(found)["reviewpoint_db_connections_max", ""] == 2 * 15, "its limit")
 
 
 def test_replicas_are_told_of_by_every_worker(postgres_url: str, tmp_path: Path) -> None:
