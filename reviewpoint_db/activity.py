@@ -20,7 +20,7 @@ from reviewpoint_db.forks import on_fork
 from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
 from reviewpoint_db.slowest import Slowest
-from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind
+from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind, words_of
 from reviewpoint_db.statements import shape_of
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ Sink = Callable[[Measure, float, str, str], None]
 
 #: Warnings that are remembered, for the page.
 _WARNINGS: Final = 50
+#: Different ones that are counted; beyond that, those that were not said for longest are forgotten.
+_WORDS: Final = 200
 #: Handlers whose sessions are counted apart; all others are counted as this one.
 _HANDLERS: Final = 200
 _OTHERS: Final = "(others)"
@@ -112,6 +114,8 @@ class Activity:
         self._holders: set[Holder] = set()
         self._waiters: set[Holder] = set()
         self._warnings: dict[str, int] = {}
+        #: How often each was said, by its kind and words; what was said last is the last.
+        self._said: dict[tuple[str, str], int] = {}
         self._recent_warnings: deque[Warned] = deque(maxlen=_WARNINGS)
         self._listeners: list[Listener] = []
         self._sinks: tuple[Sink, ...] = ()
@@ -303,7 +307,13 @@ class Activity:
             logger.warning("{}", message)
         with self._lock:
             self._warnings[kind] = self._warnings.get(kind, 0) + 1
-            self._recent_warnings.appendleft(Warned(datetime.now(UTC), kind, message, origin))
+            key = (kind, words_of(message))
+            count = self._said[key] = self._said.pop(key, 0) + 1
+            if len(self._said) > _WORDS:
+                del self._said[next(iter(self._said))]
+            self._recent_warnings.appendleft(
+                Warned(datetime.now(UTC), kind, message, origin, count)
+            )
         self._tell("warning", 0.0, kind)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

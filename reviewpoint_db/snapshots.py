@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,7 +12,10 @@ from reviewpoint_db.histogram import HistogramSnapshot
 from reviewpoint_db.holder import HolderSnapshot
 from reviewpoint_db.slowest import SlowSnapshot
 
-__all__ = ["ActivitySnapshot", "CloseReason", "Warned", "WarningKind"]
+__all__ = ["ActivitySnapshot", "CloseReason", "Warned", "WarningKind", "words_of"]
+
+#: What tells one warning from another of the same words: figures, and a request's id.
+_VARYING: Final = re.compile(r"\[[^\]]*\]|\d+(\.\d+)?")
 
 CloseReason = Literal[
     "idle", "lifetime", "lost", "ping_failed", "invalidated", "unclean", "disposed"
@@ -36,12 +40,19 @@ class Warned(msgspec.Struct, frozen=True):
         kind: Of what.
         message: The log's text.
         origin: Who was to blame, as far as it is known.
+        count: How often it has been said in the same words, this time included.
     """
 
     at: datetime
     kind: WarningKind
     message: str
     origin: str | None
+    count: int = 1
+
+
+def words_of(message: str) -> str:
+    """Return what warnings that are told as one have in common."""
+    return _VARYING.sub("#", message)
 
 
 class ActivitySnapshot(msgspec.Struct, frozen=True, kw_only=True):

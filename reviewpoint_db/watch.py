@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.lateness import BEAT, Beat, beat_of, forget_beats
@@ -17,9 +17,13 @@ from reviewpoint_db.stacks import where
 from reviewpoint_db.statements import shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reviewpoint_db.activity import Activity, Holder
 
 __all__ = ["Watch"]
+
+_Fault = Literal["ended", "held", "idle"]
 
 #: Seconds between two looks at the holders. A task that ended just now may still be being released.
 _ROUND: Final = 1.0
@@ -99,36 +103,67 @@ class Watch:
     # -- the holders --------------------------------------------------------------------------
 
     def look_at_holders(self) -> None:
-        """Name who holds a connection for too long, or does nothing inside of a transaction."""
-        now = time.monotonic()
-        for holder in self._activity.held():
-            if holder.abandoned:
-                # At the second look: its release may be under way in another task.
-                if not holder.say_once("ended"):
-                    self._say_leak(holder, now, "took a connection and ended without returning it")
-            elif now - holder.since >= self._leak_threshold:
-                self._say_leak(
-                    holder, now, f"holds a connection for longer than {self._leak_threshold:g} s"
-                )
-            if (
-                holder.state == "idle in transaction"
-                and now - holder.changed >= self._idle_threshold
-                and holder.say_once(f"idle since {holder.changed}")
-            ):
-                self._activity.warn(
-                    "idle_in_transaction",
-                    f"{holder.name} is idle in a transaction for {now - holder.changed:.1f} s"
-                    f"{_doing(holder)}. Its locks and its connection are kept from others: end the "
-                    "transaction before slow work.",
-                    origin=holder.origin,
-                )
+        """Name who holds a connection for too long, or does nothing inside of a transaction.
 
-    def _say_leak(self, holder: Holder, now: float, what: str) -> None:
-        if not holder.say_once("leak"):
-            return
-        message = f"{holder.name} {what} (since {now - holder.since:.1f} s){_doing(holder)}."
-        self._activity.warn("leak", message, origin=holder.origin)
-        self._activity.emit("db.leak", origin=holder.name, held=now - holder.since, message=message)
+        Those of one handler who are in the same place are one warning: hundreds come at once.
+        """
+        now = time.monotonic()
+        found: dict[tuple[_Fault, str, str | None], list[Holder]] = {}
+        for holder in self._activity.held():
+            for fault in self._faults(holder, now):
+                key = (fault, holder.handler or holder.task_name, where(holder.stack()))
+                found.setdefault(key, []).append(holder)
+        for (fault, who, place), holders in found.items():
+            name = who if len(holders) > 1 else holders[0].name
+            if fault == "idle":
+                self._say_idle(name, place, holders, now)
+            else:
+                self._say_leak(fault, name, place, holders, now)
+
+    def _faults(self, holder: Holder, now: float) -> Iterator[_Fault]:
+        """Give what is to be said of a holder and was not said yet."""
+        if holder.abandoned:
+            # At the second look: its release may be under way in another task.
+            if not holder.say_once("ended") and holder.say_once("leak"):
+                yield "ended"
+        elif now - holder.since >= self._leak_threshold and holder.say_once("leak"):
+            yield "held"
+        if (
+            holder.state == "idle in transaction"
+            and now - holder.changed >= self._idle_threshold
+            and holder.say_once(f"idle since {holder.changed}")
+        ):
+            yield "idle"
+
+    def _say_leak(
+        self, fault: _Fault, name: str, place: str | None, holders: list[Holder], now: float
+    ) -> None:
+        oldest, count = holders[0], len(holders)  # the longest first
+        several = count > 1
+        connections = f"{count} connections" if several else "a connection"
+        if fault == "ended":
+            what = f"took {connections} and ended without returning {'them' if several else 'it'}"
+        else:
+            what = f"holds {connections} for longer than {self._leak_threshold:g} s"
+        since = f"{'the oldest ' if several else ''}since {now - oldest.since:.1f} s"
+        message = f"{name} {what} ({since}){_doing(oldest, place)}."
+        self._activity.warn("leak", message, origin=oldest.origin)
+        self._activity.emit("db.leak", origin=name, held=now - oldest.since, message=message)
+
+    def _say_idle(self, name: str, place: str | None, holders: list[Holder], now: float) -> None:
+        oldest = min(holders, key=lambda holder: holder.changed)
+        long = f"{now - oldest.changed:.1f} s{_doing(oldest, place)}"
+        if len(holders) > 1:
+            message = (
+                f"{name} is idle in {len(holders)} transactions, the oldest for {long}. Their locks "
+                "and connections are kept from others: end the transactions before slow work."
+            )
+        else:
+            message = (
+                f"{name} is idle in a transaction for {long}. Its locks and its connection are kept "
+                "from others: end the transaction before slow work."
+            )
+        self._activity.warn("idle_in_transaction", message, origin=oldest.origin)
 
     def _run(self, ended: threading.Event) -> None:
         rounds = 0.0
@@ -141,8 +176,7 @@ class Watch:
                 self.look_at_holders()
 
 
-def _doing(holder: Holder) -> str:
+def _doing(holder: Holder, place: str | None) -> str:
     """Say where a holder is at present, and what it executed last."""
-    place = where(holder.stack())
     statement = f"; last statement: {shape_of(holder.statement)}" if holder.statement else ""
     return f", now in {place}{statement}" if place else statement

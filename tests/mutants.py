@@ -115,6 +115,22 @@ MUTANTS = [
         "tests/test_metrics.py",
         "of_nobody_else",
     ),
+    Mutant(
+        "each connection that is held too long is a warning of its own",
+        "watch.py",
+        "                found.setdefault(key, []).append(holder)\n",
+        "                found.setdefault((*key[:2], str(id(holder))), []).append(holder)\n",
+        "tests/test_watch.py",
+        "are_one",
+    ),
+    Mutant(
+        "the page counts the warnings that are remembered",
+        "activity.py",
+        "self._said.pop(key, 0) + 1",
+        "1",
+        "tests/endpoints/test_live.py",
+        "beyond_those",
+    ),
     # -- what a run of the testing kit leaves -----------------------------------------------------
     Mutant(
         "who ends a run from outside leaves its databases",

@@ -192,3 +192,26 @@ def test_listeners_hear_events_until_they_unsubscribe_and_stop_nothing() -> None
     activity.emit("db.stopped")
     assert heard == [("db.started", {"database": "papers", "at": 1})]
     assert lines == ["ERROR|A listener of db.started failed: ValueError\n"]
+
+
+def test_warnings_of_the_same_words_are_counted_however_many_there_are() -> None:
+    activity = Activity("papers")
+    for number in range(95):
+        activity.warn("leak", f"GET /a papers.a [{number:x}-f] holds a connection for {number} s")
+    activity.warn("leak", "GET /b papers.b holds a connection for 1 s")
+    activity.warn("n_plus_one", "GET /b papers.b holds a connection for 1 s")
+    recent = activity.snapshot().recent_warnings
+    assert [each.count for each in recent[:4]] == [1, 1, 95, 94]
+    assert len(recent) == 50
+
+
+def test_of_too_many_warnings_those_not_said_for_longest_are_counted_anew() -> None:
+    activity = Activity("papers")
+    for number in range(200):
+        activity.warn("leak", "holds " + "a" * number)
+    activity.warn("leak", "holds ")
+    activity.warn("leak", "another")  # more than are kept: what was said second goes
+    assert len(activity._said) == 200
+    for words, count in (("holds ", 3), ("holds a", 1)):
+        activity.warn("leak", words)
+        assert activity.snapshot().recent_warnings[0].count == count

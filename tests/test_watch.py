@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db import lateness
 from reviewpoint_db import watch as watch_module
 from reviewpoint_db.activity import Activity
-from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.watch import Watch
 from tests.support.logs import logged
@@ -98,6 +100,88 @@ async def test_a_transaction_in_which_nothing_happens_is_named_once_an_episode(
                 watch.look_at_holders()
             assert lines == []
             assert connection is not None
+
+
+async def test_those_of_one_handler_in_one_place_are_one_warning(postgres_url: str) -> None:
+    async with opened(postgres_url, pool=PoolConfig(size=5)) as database:
+        events: list[dict[str, Any]] = []
+        database.activity.subscribe(lambda _event, data: events.append(data))
+        release = asyncio.Event()
+
+        async def render(session: AsyncSession) -> None:
+            await session.execute(text("select 'secret'"))
+            await release.wait()
+
+        async def mail(session: AsyncSession) -> None:
+            await session.execute(text("select 2"))
+            await release.wait()
+
+        async def handle(work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+            async with database.session(origin="GET /tasks") as session:
+                await work(session)
+
+        def idle() -> int:
+            return sum(one.state == "idle in transaction" for one in database.activity.holders())
+
+        tasks = [asyncio.create_task(handle(work)) for work in (render, mail, render, render)]
+        await until(lambda: idle() == 4)
+        watch = watch_of(database, leak=0.0, idle=0.0)
+        with logged("WARNING") as lines:
+            watch.look_at_holders()
+            watch.look_at_holders()
+            tasks.append(asyncio.create_task(handle(mail)))
+            await until(lambda: idle() == 5)
+            watch.look_at_holders()
+        release.set()
+        await asyncio.gather(*tasks)
+        place = r", now in \S*render \(\S+test_watch.py:\d+\); last statement: select \?"
+        several = [line for line in lines if "render" in line]
+        assert re.fullmatch(
+            r"WARNING\|GET /tasks holds 3 connections for longer than 0 s \(the oldest since \d+\.\d s\)"
+            + place
+            + r"\.\n",
+            several[0],
+        )
+        assert re.fullmatch(
+            r"WARNING\|GET /tasks is idle in 3 transactions, the oldest for \d+\.\d s"
+            + place
+            + r"\. Their locks and connections are kept .*\n",
+            several[1],
+        )
+        assert len(several) == 2
+        # One each look for those who are elsewhere, or came later.
+        single = [line for line in lines if "mail" in line]
+        assert [line.partition("(")[0].partition(" for ")[0] for line in single] == [
+            "WARNING|GET /tasks holds a connection",
+            "WARNING|GET /tasks is idle in a transaction",
+        ] * 2
+        assert [(one["origin"], one["held"] > 0) for one in events] == [("GET /tasks", True)] * 3
+        # What is counted is what was logged.
+        assert database.activity.snapshot().warnings == {"leak": 3, "idle_in_transaction": 3}
+
+
+async def test_tasks_of_one_handler_that_ended_with_connections_are_one_leak(
+    sqlite_url: str,
+) -> None:
+    async with opened(sqlite_url) as database:
+        kept = []
+
+        async def forget() -> None:
+            kept.append(await database.engine.connect().start())
+
+        names = ("another", "forgetful", "forgetful")
+        tasks = [asyncio.create_task(forget(), name=name) for name in names]
+        await asyncio.gather(*tasks)
+        watch = watch_of(database)
+        with logged("WARNING") as lines:
+            watch.look_at_holders()
+            watch.look_at_holders()
+        assert [line.partition(" (")[0] for line in lines] == [
+            "WARNING|another took a connection and ended without returning it",
+            "WARNING|forgetful took 2 connections and ended without returning them",
+        ]
+        for connection in kept:
+            await connection.close()
 
 
 async def test_short_work_is_not_named(sqlite_url: str) -> None:

@@ -38,7 +38,7 @@ function showTables(live) {
     });
   byId("statements-empty").hidden = live.statements.length > 0;
   byId("statements-body").parentElement.hidden = live.statements.length === 0;
-  showRows(byId("notices"), live.notices, (each) => `${each.kind} ${each.text.replace(/\d+(\.\d+)?/g, "#")}`,
+  showRows(byId("notices"), live.notices, (each) => `${each.kind} ${each.text.replace(/\[[^\]]*\]|\d+(\.\d+)?/g, "#")}`,
     () => element("li", {}, element("time"), element("span", { class: "badge" }), " ", element("span")),
     (row, each) => {
       const [time, often, words] = row.children;

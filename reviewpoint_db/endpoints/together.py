@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,11 +18,10 @@ from reviewpoint_db.endpoints.report import (
     Waiter,
     WorkerReport,
 )
+from reviewpoint_db.snapshots import words_of
 
 __all__ = ("all_hosts", "all_waiters", "all_workers", "latest_notices", "slowest_statements")
 
-#: What tells one warning from another of the same words.
-_FIGURE: Final = re.compile(r"\d+(\.\d+)?")
 #: What is told where several processes say different things of a replica; the gravest first.
 _GRAVEST: Final = (False, True, None)
 
@@ -72,7 +70,7 @@ def latest_notices(notices: Iterable[Notice]) -> list[Notice]:
     """Return the last warnings, the newest first; those in the same words are one."""
     found: dict[tuple[str, str], Notice] = {}
     for each in sorted(notices, key=lambda notice: -notice.at):
-        key = (each.kind, _FIGURE.sub("#", each.text))
+        key = (each.kind, words_of(each.text))
         last = found.get(key)
         found[key] = (
             each if last is None else msgspec.structs.replace(last, count=last.count + each.count)

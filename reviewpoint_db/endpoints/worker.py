@@ -13,6 +13,7 @@ from reviewpoint_db.endpoints.hosts import host_reports
 from reviewpoint_db.endpoints.report import (
     MOST_FRAMES,
     MOST_HOLDERS,
+    MOST_NOTICES,
     MOST_STATEMENTS,
     MOST_TOLD,
     MOST_WAITERS,
@@ -23,7 +24,7 @@ from reviewpoint_db.endpoints.report import (
     WorkerReport,
     route_of,
 )
-from reviewpoint_db.endpoints.together import latest_notices
+from reviewpoint_db.snapshots import words_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -130,9 +131,16 @@ def _statements(activity: ActivitySnapshot) -> tuple[Statement, ...]:
 
 
 def _notices(activity: ActivitySnapshot, pid: int) -> tuple[Notice, ...]:
-    return tuple(
-        latest_notices(
-            Notice(at=each.at.timestamp(), kind=each.kind, text=each.message, pid=pid)
-            for each in activity.recent_warnings
+    found: dict[tuple[str, str], Notice] = {}
+    for each in activity.recent_warnings:  # the newest of the same words knows how many there were
+        found.setdefault(
+            (each.kind, words_of(each.message)),
+            Notice(
+                at=each.at.timestamp(),
+                kind=each.kind,
+                text=each.message,
+                pid=pid,
+                count=each.count,
+            ),
         )
-    )
+    return tuple([*found.values()][:MOST_NOTICES])

@@ -101,6 +101,17 @@ async def test_the_headline_counts_more_than_the_table_shows(database: Database)
     assert len((await figures(database))["holders"]) == 50
 
 
+async def test_warnings_are_counted_beyond_those_that_are_remembered(database: Database) -> None:
+    for number in range(95):
+        database.activity.warn("leak", f"GET /a [{number:x}-f] holds a connection for {number} s")
+    database.activity.warn("leak", "GET /b holds a connection")
+    notices = (await figures(database))["notices"]
+    assert [(each["count"], each["text"]) for each in notices] == [
+        (1, "GET /b holds a connection"),
+        (95, "GET /a [5e-f] holds a connection for 94 s"),
+    ]
+
+
 async def test_it_says_who_waits(database: Database) -> None:
     async def job(release: asyncio.Event) -> None:
         async with database.read_session(origin="a reader") as session:
