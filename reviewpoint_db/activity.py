@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 
+from reviewpoint_db.context import SYSTEM_CHECKS
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
@@ -109,8 +110,8 @@ class Activity:
         self._statements = Histogram()
         self._statement_errors: dict[str, int] = {}
         self._sessions: dict[str, Histogram] = {}
-        self._slow_sessions = Slowest()
-        self._slow_statements = Slowest(shape_of)
+        self._slow_sessions = Slowest(but_of=SYSTEM_CHECKS)
+        self._slow_statements = Slowest(shape_of, but_of=SYSTEM_CHECKS)
         self._holders: set[Holder] = set()
         self._waiters: set[Holder] = set()
         self._warnings: dict[str, int] = {}

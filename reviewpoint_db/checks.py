@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 
 from reviewpoint_db.budget import Budget
+from reviewpoint_db.context import SYSTEM_CHECKS
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.pgbouncer import answers
@@ -237,7 +238,7 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
         " and not starts_with(application_name, :own)"
     )
     own = {"own": application_prefix(database.config)}
-    async with database.read_session(origin="system checks") as session:
+    async with database.read_session(origin=SYSTEM_CHECKS) as session:
         settings = {name: int(value) for name, value in await session.execute(query)}
         others = int((await session.execute(counting, own)).scalar_one())
     limit = settings.pop("max_connections")

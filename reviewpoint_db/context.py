@@ -7,12 +7,15 @@ holders' list and the original module's `get_async_session()` read it.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from reviewpoint_db.transaction import UnitOfWork
 
-__all__ = ["Origin", "current_origin", "current_units", "describe_origin"]
+__all__ = ["SYSTEM_CHECKS", "Origin", "current_origin", "current_units", "describe_origin"]
+
+#: For whom the system checks ask the server.
+SYSTEM_CHECKS: Final = "system checks"
 
 #: The units of work of the running request, by the name of their database.
 current_units: ContextVar[dict[str, UnitOfWork] | None] = ContextVar(

@@ -54,10 +54,12 @@ class Slowest:
 
     Args:
         shown: Makes of a name what may be shown; names of one text are counted together.
+        but_of: Whose own are not told of: ours, which nobody can make faster.
     """
 
-    def __init__(self, shown: Callable[[str], str] = str) -> None:
+    def __init__(self, shown: Callable[[str], str] = str, *, but_of: str | None = None) -> None:
         self._shown = shown
+        self._but_of = but_of
         self._parts: deque[tuple[float, dict[str, _Entry]]] = deque()
         self._present: dict[str, _Entry] = {}
         self._until = float("-inf")
@@ -122,8 +124,9 @@ class Slowest:
                 into.total += entry.total
                 if entry.maximum > into.maximum:
                     into.maximum, into.origin = entry.maximum, entry.origin
-        slowest = sorted(merged.items(), key=lambda item: item[1].maximum, reverse=True)[:limit]
-        return tuple(
+        told = (
             SlowSnapshot(name, entry.count, entry.total, entry.maximum, entry.origin)
-            for name, entry in slowest
+            for name, entry in merged.items()
+            if entry.origin is None or entry.origin != self._but_of
         )
+        return tuple(sorted(told, key=lambda each: each.maximum, reverse=True)[:limit])

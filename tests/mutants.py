@@ -131,6 +131,38 @@ MUTANTS = [
         "tests/endpoints/test_live.py",
         "beyond_those",
     ),
+    Mutant(
+        "whom the headline blames has no row",
+        "endpoints/live.py",
+        '"holders": _rows(holders, blamed),',
+        '"holders": holders[:MOST_HOLDERS],',
+        "tests/endpoints/test_live.py",
+        "has_a_row",
+    ),
+    Mutant(
+        "whom the headline blames is not among the first rows",
+        "dashboard/holders.js",
+        "blamed.has(each.id) || others-- > 0",
+        "others-- > 0",
+        "tests/browser/test_page.py",
+        "shown_ten_at_first",
+    ),
+    Mutant(
+        "a chart's line goes on where nothing was measured",
+        "dashboard/charts.js",
+        "at - before > GAP",
+        "false",
+        "tests/browser/test_page.py",
+        "interrupted",
+    ),
+    Mutant(
+        "the system checks' statements are told as the application's",
+        "slowest.py",
+        "            if entry.origin is None or entry.origin != self._but_of\n",
+        "",
+        "tests/endpoints/test_live.py",
+        "slowest_statements",
+    ),
     # -- what a run of the testing kit leaves -----------------------------------------------------
     Mutant(
         "who ends a run from outside leaves its databases",

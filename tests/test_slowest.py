@@ -52,3 +52,14 @@ def test_a_long_name_is_cut() -> None:
     slowest = Slowest()
     record(slowest, "n" * 5000, 1.0)
     assert len(slowest.snapshot(0)[0].name) == 1000
+
+
+def test_what_took_longest_for_somebody_who_is_left_out_is_not_told() -> None:
+    slowest = Slowest(but_of="system checks")
+    slowest.record("show max_connections", 9.0, 0, lambda: "system checks")
+    slowest.record("select papers", 1.0, 0, lambda: "GET /papers")
+    slowest.record("select reviews", 2.0, 0, lambda: None)
+    assert [each.name for each in slowest.snapshot(0, limit=2)] == [
+        "select reviews",
+        "select papers",
+    ]

@@ -5,6 +5,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 96;
 const MARGIN = 6;
+// Seconds without a sample, of which there is one every two, after which a line is interrupted.
+const GAP = 3;
 
 class Chart {
   // `lines`: [label, class, value of a sample] for each line; `show` writes a value.
@@ -55,7 +57,10 @@ class Chart {
   path(points, last, span, ceiling) {
     let drawn = "";
     let connected = false;
+    let before = null;
     for (const [at, value] of points) {
+      if (before !== null && at - before > GAP) connected = false; // nobody knows what was meanwhile
+      before = at;
       if (value === null) {
         connected = false;
         continue;

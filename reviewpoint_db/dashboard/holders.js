@@ -69,16 +69,21 @@ function updateHolder(row, holder, blockings) {
   showStack(button, stack, holder.id, holder.route);
 }
 
-function showRoutes(holders) {
-  const routes = new Map();
-  for (const each of holders) routes.set(each.route, (routes.get(each.route) ?? 0) + 1);
-  const most = [...routes].sort(([, one], [, other]) => other - one).slice(0, 5);
-  byId("routes").hidden = routes.size < 2 || holders.length < 4;
-  setText(byId("routes"), `Most by ${most.map(([route, count]) => `${route} (${count})`).join(", ")}`);
+// Counted by the application, over all holders: the rows are the oldest only.
+function showRoutes(live) {
+  byId("routes").hidden = live.routes.length < 2 || live.holders_total < 4;
+  setText(byId("routes"), `Most by ${live.routes.map((each) => `${each.route} (${each.count})`).join(", ")}`);
+}
+
+// The oldest, and whom the headline names, however late that one came.
+function firstHolders(live) {
+  const blamed = new Set(live.blamed);
+  let others = FIRST - blamed.size;
+  return live.holders.filter((each) => blamed.has(each.id) || others-- > 0);
 }
 
 function showHolders(live) {
-  const shown = allHolders ? live.holders : live.holders.slice(0, FIRST);
+  const shown = allHolders ? live.holders : firstHolders(live);
   showRows(byId("holders-body"), shown, (each) => each.id, makeHolder, (row, each) => updateHolder(row, each, live.blockings));
   const more = byId("holders-more");
   more.hidden = live.holders.length <= FIRST;
@@ -87,10 +92,10 @@ function showHolders(live) {
     allHolders = !allHolders;
     showHolders(live);
   };
-  showRoutes(live.holders);
+  showRoutes(live);
   byId("holders-empty").hidden = live.holders.length > 0;
   byId("holders-body").parentElement.hidden = live.holders.length === 0;
-  const cut = live.holders_total > live.holders.length ? `the ${live.holders.length} oldest of ${live.holders_total}` : String(live.holders_total);
+  const cut = live.holders_total > live.holders.length ? `${live.holders.length} of ${live.holders_total}` : String(live.holders_total);
   setText(byId("holders-count"), live.holders.length ? `(${cut})` : "");
   const waiting = live.waiters.map((each) => `${each.route} (${each.count}, the longest for ${seconds(each.longest)})`);
   byId("waiters").hidden = waiting.length === 0;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +15,9 @@ import msgspec
 from reviewpoint_db.endpoints.headline import headline
 from reviewpoint_db.endpoints.reply import Reply, json_reply
 from reviewpoint_db.endpoints.report import (
+    MOST_BLAMED,
     MOST_HOLDERS,
+    MOST_ROUTES,
     Blocking,
     HolderReport,
     WorkerReport,
@@ -80,18 +84,22 @@ async def live_figures(database: Database) -> Reply:
     hosts = all_hosts(workers)
     gauges = sum((worker.gauges for worker in workers), Gauges())
     threshold = database.config.leak_threshold
+    told = headline(workers, named, silent=silent, hosts=hosts, leak_threshold=threshold)
+    blamed = _blamed(told.text, holders)
     content: dict[str, Any] = {
         "name": database.name,
         "environment": database.config.effective_environment,
         "at": time.time(),
         "pid": own.pid,
         "interval": INTERVAL,
-        "headline": headline(workers, named, silent=silent, hosts=hosts, leak_threshold=threshold),
+        "headline": told,
         "gauges": gauges,
         "workers": all_workers(workers, silent),
         "workers_note": _note(database, len(workers), silent) + _between(database),
-        "holders": holders[:MOST_HOLDERS],
+        "holders": _rows(holders, blamed),
         "holders_total": gauges.out,
+        "blamed": [each.id for each in blamed],
+        "routes": _routes(workers),
         "waiters": all_waiters(workers),
         "blockings": named,
         "server_error": view.error if view else None,
@@ -102,6 +110,34 @@ async def live_figures(database: Database) -> Reply:
         "configuration": _configuration(database),
     }
     return json_reply(200, content)
+
+
+def _blamed(text: str, holders: list[HolderReport]) -> list[HolderReport]:
+    """Return the oldest of each route that the headline names."""
+    oldest: dict[str, HolderReport] = {}
+    for each in holders:
+        oldest.setdefault(each.route, each)
+    # As a word of its own: `GET /` is no part of `GET /papers`.
+    named = (
+        each
+        for route, each in oldest.items()
+        if re.search(rf"(?<!\S){re.escape(route)}(?![^\s,;.:])", text)
+    )
+    return [*named][:MOST_BLAMED]
+
+
+def _rows(holders: list[HolderReport], blamed: list[HolderReport]) -> list[HolderReport]:
+    """Return the oldest, with those whom the headline blames, however late they came."""
+    others = [each for each in holders if each not in blamed]
+    rows = [*blamed, *others[: MOST_HOLDERS - len(blamed)]]
+    return sorted(rows, key=lambda holder: -holder.held)
+
+
+def _routes(workers: list[WorkerReport]) -> list[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    for worker in workers:
+        counts.update(worker.routes)
+    return [{"route": route, "count": count} for route, count in counts.most_common(MOST_ROUTES)]
 
 
 def _decoded(answer: Answer) -> WorkerReport | None:

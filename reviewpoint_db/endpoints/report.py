@@ -10,9 +10,11 @@ from reviewpoint_db.history import Gauges, Sample
 from reviewpoint_db.stacks import Frame
 
 __all__ = (
+    "MOST_BLAMED",
     "MOST_FRAMES",
     "MOST_HOLDERS",
     "MOST_NOTICES",
+    "MOST_ROUTES",
     "MOST_STATEMENTS",
     "MOST_TOLD",
     "MOST_WAITERS",
@@ -33,10 +35,14 @@ MOST_HOLDERS: Final = 50
 MOST_STATEMENTS: Final = 10
 MOST_NOTICES: Final = 20
 MOST_WAITERS: Final = 10
+#: Routes that are named with how much they hold.
+MOST_ROUTES: Final = 5
+#: Rows of those whom the headline names.
+MOST_BLAMED: Final = 3
 #: Lines of a stack at most.
 MOST_FRAMES: Final = 30
 #: Holders of one process that are told of, so that the headline counts them right; those beyond
-#: `MOST_HOLDERS` come without their stack.
+#: `MOST_HOLDERS` come without their stack, but for the first of the routes that hold the most.
 MOST_TOLD: Final = 500
 
 Role = Literal["primary", "replica"] | None
@@ -170,6 +176,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         gauges: All its pools together.
         outage: Why the database accepts no connection of it, if that is so.
         holders: Who has connections, the longest first; the oldest of very many.
+        routes: How many connections each route has, over all holders.
         waiters: Who waits for a connection.
         history: Its last minutes.
         statements: Its slowest statements.
@@ -182,6 +189,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     gauges: Gauges
     outage: str | None = None
     holders: tuple[HolderReport, ...] = ()
+    routes: dict[str, int] = {}
     waiters: tuple[Waiter, ...] = ()
     history: tuple[Sample, ...] = ()
     statements: tuple[Statement, ...] = ()

@@ -14,6 +14,7 @@ from reviewpoint_db.endpoints.report import (
     MOST_FRAMES,
     MOST_HOLDERS,
     MOST_NOTICES,
+    MOST_ROUTES,
     MOST_STATEMENTS,
     MOST_TOLD,
     MOST_WAITERS,
@@ -51,14 +52,13 @@ def worker_report(
         holders = database.activity.holders(stacks=True)
     activity = database.activity.snapshot()
     pools = database.gauges()
+    routes = Counter(map(_route, holders))
     return WorkerReport(
         pid=pid,
         gauges=database.live.gauges(pools),
         outage=pools.outage,
-        holders=tuple(
-            _holder(each, pid, stack=number < MOST_HOLDERS)
-            for number, each in enumerate(holders[:MOST_TOLD])
-        ),
+        holders=_holders(holders[:MOST_TOLD], pid, routes),
+        routes=dict(routes),
         waiters=_waiters(activity),
         history=database.live.history.samples,
         statements=_statements(activity),
@@ -77,6 +77,19 @@ def _late(last: tuple[float, float] | None) -> float | None:
     if last is None or time.monotonic() - last[0] > _LATELY:
         return None
     return last[1]
+
+
+def _holders(
+    holders: tuple[HolderSnapshot, ...], pid: int, routes: Counter[str]
+) -> tuple[HolderReport, ...]:
+    # Whom the headline blames is likely to be of these, and may have come last.
+    most = {route for route, _ in routes.most_common(MOST_ROUTES)}
+    told = []
+    for number, each in enumerate(holders):
+        route = _route(each)
+        told.append(_holder(each, pid, stack=number < MOST_HOLDERS or route in most))
+        most.discard(route)
+    return tuple(told)
 
 
 def _holder(holder: HolderSnapshot, pid: int, *, stack: bool) -> HolderReport:

@@ -92,16 +92,33 @@ def test_many_holders_are_counted_by_route_and_shown_ten_at_first(
     live["holders"] = [
         {**holder, "id": f"1-{number}", "route": route} for number, route in enumerate(routes)
     ]
-    live["holders_total"] = 12
+    live["holders_total"] = 30
+    live["routes"] = [{"route": "GET /slow", "count": 29}, {"route": "GET /quick", "count": 1}]
+    live["blamed"] = ["1-11"]
     browser.run("show(arguments[0])", live)
     count = "return document.querySelectorAll('#holders-body > tr').length"
     assert browser.run(count) == 10
-    assert browser.text("#routes") == "Most by GET /slow (11), GET /quick (1)"
+    assert browser.text("#routes") == "Most by GET /slow (29), GET /quick (1)"
+    assert browser.text("#holders-count") == "(12 of 30)"
+    last = "return document.querySelector('#holders-body > tr:last-child .who').textContent"
+    assert browser.run(last) == "GET /quick"  # the last of twelve, and whom the headline blames
     assert browser.text("#holders-more") == "Show 2 more"
     browser.run("document.getElementById('holders-more').click()")
     assert browser.run(count) == 12
     browser.run("document.getElementById('holders-more').click()")
     assert browser.run(count) == 10
+
+
+def test_a_chart_is_interrupted_where_nothing_was_measured(
+    browser: Browser, trouble: Trouble
+) -> None:
+    """A blocked event loop takes no samples; a line across it would say that all was well."""
+    browser.open(trouble.page)
+    browser.wait(lambda: browser.run(POLLS) >= 1, "it does not poll")
+    drawn = "return CHARTS[0].path(arguments[0], 20, 60, 1)"
+    assert browser.run(drawn, [[10, 1], [12, 1], [14, 1]]).count("M") == 1
+    assert browser.run(drawn, [[10, 1], [12, 1], [20, 1]]).count("M") == 2
+    assert browser.run(drawn, [[10, 1], [12, None], [14, 1]]).count("M") == 2
 
 
 def test_a_screen_reader_hears_of_changes_and_not_of_ages(

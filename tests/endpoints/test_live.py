@@ -18,7 +18,9 @@ from sqlalchemy.pool import NullPool
 
 from reviewpoint_db import live as live_module
 from reviewpoint_db.activity import Holder
+from reviewpoint_db.checks import run_checks
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.context import current_origin
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.live import live_figures, serving
 from reviewpoint_db.endpoints.report import HolderReport, Notice, Statement, Waiter, WorkerReport
@@ -110,6 +112,48 @@ async def test_warnings_are_counted_beyond_those_that_are_remembered(database: D
         (1, "GET /b holds a connection"),
         (95, "GET /a [5e-f] holds a connection for 94 s"),
     ]
+
+
+def held(database: Database, route: str, count: int, age: float) -> None:
+    before = current_origin.get()
+    current_origin.set(route)
+    for _ in range(count):
+        database.activity.acquired(Holder(time.monotonic() - age), 0.0, queued=False)
+    current_origin.set(before)
+
+
+async def test_routes_are_counted_over_all_and_whom_the_headline_blames_has_a_row(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late it came: the rows are the oldest only."""
+    held(database, "GET /hold", 45, 29.0)
+    held(database, "GET /", 10, 28.0)
+    held(database, "GET /tasks", 555, 1.0)
+    gauges = Gauges(out=610, idle=0, waiting=3, limit=610)
+    monkeypatch.setattr(database.live, "gauges", lambda _pools: gauges)
+    found = await figures(database)
+    assert found["headline"]["text"].startswith("GET /tasks holds ")
+    assert found["routes"] == [
+        {"route": "GET /tasks", "count": 555},
+        {"route": "GET /hold", "count": 45},
+        {"route": "GET /", "count": 10},
+    ]
+    rows = found["holders"]
+    (blamed,) = found["blamed"]
+    assert [each["route"] for each in rows] == (["GET /hold"] * 45 + ["GET /"] * 4 + ["GET /tasks"])
+    assert rows[-1]["id"] == blamed
+    assert rows[-1]["stack"]  # which the others beyond the first rows come without
+    assert found["holders_total"] == 610
+
+
+async def test_the_slowest_statements_are_the_applications(postgres_url: str) -> None:
+    async with Database(config(postgres_url)) as database:
+        async with database.read_session(origin="GET /papers") as session:
+            await session.execute(text("select 1"))
+        await run_checks(database)
+        assert database.activity.snapshot().sessions["system checks"].count > 0
+        found = await figures(database)
+    assert {each["origin"] for each in found["statements"]} == {"GET /papers"}
 
 
 async def test_it_says_who_waits(database: Database) -> None:
@@ -231,6 +275,7 @@ async def test_other_workers_are_added_up(postgres_url: str, runtime: Path) -> N
         pid=7,
         gauges=Gauges(out=2, waiting=1, limit=2),
         holders=(HolderReport(id="7-1", route="GET /slow", held=42.0, pid=7),),
+        routes={"GET /slow": 2},
         waiters=(Waiter(route="GET /slow", count=1, longest=3.0),),
         history=(Sample(2, Gauges(out=2)),),
         statements=(
@@ -267,6 +312,7 @@ async def test_other_workers_are_added_up(postgres_url: str, runtime: Path) -> N
     ]
     assert [(each["pid"], each["count"]) for each in found["notices"]] == [(7, 2)]
     assert found["history"][0]["gauges"]["out"] == 4
+    assert found["routes"] == [{"route": "GET /slow", "count": 4}]
     assert found["workers_note"] == f"3 of 4 workers of this host answered; silent: {os.getpid()}."
     assert [(each["pid"], each["asked"]) for each in found["workers"]] == [
         (7, False),
