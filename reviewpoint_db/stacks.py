@@ -28,7 +28,8 @@ _LIBRARIES: Final = (
 )
 
 
-class Frame(msgspec.Struct, frozen=True):
+# `gc=False`: of 500 holders there are 20,000, whose number would have the collector go through everything.
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One line of a stack.
 
     Args:
