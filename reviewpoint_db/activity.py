@@ -20,6 +20,7 @@ from reviewpoint_db.context import SYSTEM_CHECKS
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
+from reviewpoint_db.reachability import Reachability
 from reviewpoint_db.slowest import Slowest
 from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind, words_of
 from reviewpoint_db.statements import shape_of
@@ -44,7 +45,9 @@ __all__ = [
     "Work",
 ]
 
-Event = Literal["db.started", "db.stopped", "db.pool_exhausted", "db.leak"]
+Event = Literal[
+    "db.started", "db.stopped", "db.pool_exhausted", "db.leak", "db.unreachable", "db.reachable"
+]
 Listener = Callable[[Event, dict[str, Any]], None]
 Measure = Literal[
     "wait",
@@ -62,11 +65,12 @@ Measure = Literal[
     "connect_failed",
     "warning",
     "waiting",
+    "up",
     "replica_up",
     "replica_lag",
 ]
 #: Called as `sink(measure, seconds, label, statement)`; events without a duration bring 0, "waiting"
-#: the change of how many wait, "rows" how many a statement returned, and "replica_up" 1 or 0.
+#: the change of how many wait, "rows" how many a statement returned, "up" and "replica_up" 1 or 0.
 Sink = Callable[[Measure, float, str, str], None]
 
 #: Warnings that are remembered, for the page.
@@ -95,6 +99,8 @@ class Activity:
         self.sessions_created = 0
         self.connection_failures = 0
         self.last_failure: str | None = None
+        #: Whether the database can be reached; its replicas are not meant.
+        self.reachability = Reachability(self)
         #: The last time that the event loop was late: when that ended (monotonic), and by how much.
         self.loop_late: tuple[float, float] | None = None
         self._waited = 0
@@ -138,19 +144,27 @@ class Activity:
         with self._lock:
             self.engines_created += 1
 
-    def connection_opened(self, seconds: float) -> None:
+    def connection_opened(self, seconds: float, *, to_replica: bool = False) -> None:
         """Count a new connection and the time it took."""
         with self._lock:
             self._opened += 1
             self._creation.record(seconds)
         self._tell("creation", seconds)
+        if not to_replica:
+            self.reachability.answered()
 
-    def connection_failed(self, error: str) -> None:
+    def connection_failed(self, error: str, *, to_replica: bool = False) -> None:
         """Count a failed connect; `error` is its safe text."""
         with self._lock:
             self.connection_failures += 1
             self.last_failure = error
         self._tell("connect_failed")
+        if not to_replica:
+            self.reachability.failed(error)
+
+    def up_changed(self, *, up: bool) -> None:
+        """Tell who listens whether the database can be reached; `reachability` keeps it."""
+        self._tell("up", float(up))
 
     def connection_closed(self, reason: CloseReason) -> None:
         """Count a closed connection by its reason."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from loguru import logger
 from sqlalchemy import Connection, MetaData
@@ -25,6 +25,7 @@ from reviewpoint_db.engine import backend_of, create_engine
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
+from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pending import PendingMigrations
@@ -103,10 +104,11 @@ class Database:
             self.activity,
             leak_threshold=self.config.leak_threshold,
             idle_threshold=self.config.idle_in_transaction_threshold,
+            try_again=self._try_again,
         )
         #: What the live page needs of this process all the time.
         self.live = Live(self)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         #: What runs after COMMITs.
         self._after_commits: set[asyncio.Task[None]] = set()
@@ -391,6 +393,14 @@ class Database:
             self.session, fn, retries=retries, isolation_level=isolation_level
         )
 
+    def _try_again(self) -> None:
+        """Check in the background, for nobody but those whom `activity.reachability` tells."""
+        if self.draining or not self.started:  # it would outlive the stop
+            return
+        task = asyncio.get_running_loop().create_task(self.health())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # -- what others ask ----------------------------------------------------------------------
 
     @property
@@ -414,6 +424,11 @@ class Database:
     async def health(self) -> HealthReport:
         """Look at the database within `health_timeout` seconds; never raises."""
         return await self._probe.check()
+
+    @property
+    def last_health(self) -> HealthMemory:
+        """What the last check of `health()` found out, and when."""
+        return self._probe.memory
 
     def gauges(self) -> PoolGauges:
         """Return how full the pools are, of all event loops as one."""

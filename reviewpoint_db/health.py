@@ -20,6 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.engine import backend_of, elastic_pool
+from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
 from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
@@ -100,6 +101,8 @@ class HealthProbe:
             WeakKeyDictionary()
         )
         self._late: set[asyncio.Task[CheckResult]] = set()
+        #: What the last check found out.
+        self.memory = HealthMemory(database.activity)
 
     @property
     def _backend(self) -> Backend:
@@ -148,7 +151,9 @@ class HealthProbe:
         # Whatever else kept it from an answer, the connection's check has told.
         pending = [migrations] if migrations.status == "degraded" else []
         others += self._replicas()
-        return report_of(connection, self._pool(), [*self._event_loop(), *pending], others)
+        report = report_of(connection, self._pool(), [*self._event_loop(), *pending], others)
+        self.memory.note(report)
+        return report
 
     def _replicas(self) -> list[CheckResult]:
         """Say what the watch knows of the replicas; without them the primary reads, and all works."""

@@ -54,6 +54,11 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     checked_at: datetime
     checks: tuple[CheckResult, ...]
 
+    @property
+    def failing(self) -> tuple[CheckResult, ...]:
+        """What is unhealthy: why the whole is."""
+        return tuple(check for check in self.checks if check.status == "unhealthy")
+
 
 def report_of(
     connection: CheckResult,

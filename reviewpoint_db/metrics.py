@@ -60,6 +60,7 @@ METRICS: Final = (
     Metric("connections", "gauge", "Open connections, by what they do.", "state"),
     Metric("connections_max", "gauge", "Connections that the pools may open."),
     Metric("pending_requests", "gauge", "Tasks that wait for a connection."),
+    Metric("up", "gauge", "Whether the database can be reached, as far as is known: 1 or 0."),
     Metric("waits", "counter", "Checkouts that found no idle connection."),
     Metric("waits_canceled", "counter", "Checkouts that were cancelled while they waited."),
     Metric("timeouts", "counter", "Checkouts whose deadline passed."),
@@ -115,10 +116,11 @@ _MOVES: Final[dict[Measure, dict[str, int]]] = {
 
 #: What a measurement sets, and what of several processes' values is told: the worst.
 _SETTINGS: Final[dict[Measure, str]] = {
+    "up": "up",
     "replica_up": "replica_up",
     "replica_lag": "replica_lag_seconds",
 }
-_WORST: Final = {"replica_up": "livemin", "replica_lag_seconds": "livemax"}
+_WORST: Final = {"replica_up": "livemin", "replica_lag_seconds": "livemax", "up": "livemin"}
 
 #: What a metric's label may be, as far as that is known: each is told from the start, since a counter
 #: that appears with its first event has not increased, as Prometheus sees it.
@@ -233,6 +235,7 @@ def _figures(database: Database) -> dict[str, dict[str, Any]]:
         "connections": {"used": gauges.out, "idle": gauges.idle},
         "connections_max": {"": limit},
         "pending_requests": {"": gauges.waiting},
+        "up": {"": int(database.activity.reachability.failure is None)},
         "waits": {"": snapshot.waited},
         "waits_canceled": {"": snapshot.canceled},
         "timeouts": {"": snapshot.timed_out},
@@ -319,6 +322,7 @@ def write_through(database: Database) -> Callable[[], None]:
     pool = database.config.effective_pool
     limit = (pool.size + pool.max_overflow) * (1 + len(replicas))
     instrument("connections_max", "").set(limit)
+    instrument("up", "").set(int(database.activity.reachability.failure is None))
     unsubscribe = database.activity.feed(write)
 
     def end() -> None:
@@ -330,6 +334,7 @@ def write_through(database: Database) -> Callable[[], None]:
             ("pending_requests", ""),
         ):
             instrument(name, label).set(0)
+        instrument("up", "").set(1)
         for name in replicas:  # what changes the worst of the others' least
             instrument("replica_up", name).set(1)
             instrument("replica_lag_seconds", name).set(0)

@@ -29,6 +29,7 @@ WarningKind = Literal[
     "event_loop_late",
     "no_replica",
     "replica_promoted",
+    "unreachable",
 ]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from loguru import logger
 from sqlalchemy.util import greenlet_spawn
 
+from reviewpoint_db.backend import REPLICA
 from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.slots import Slots
@@ -85,6 +86,10 @@ class Supply:
         assert self.loop is not None
         return self.loop
 
+    @property
+    def _to_replica(self) -> bool:
+        return getattr(self._pool._dialect, REPLICA, False)  # noqa: SLF001  of the engine's
+
     # -- opening ----------------------------------------------------------------------------
 
     def _begin_opening(self) -> None:
@@ -99,7 +104,7 @@ class Supply:
         try:
             record = await open_record(self._pool, self._backend, self.connect_timeout)
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
-            self._activity.connection_failed(safe_error(error))
+            self._activity.connection_failed(safe_error(error), to_replica=self._to_replica)
             lagging = self._backend.password_rotates and code_of(error) == "28P01"
             if lagging or is_transient_connect(error):
                 self.slots.failed(error)
@@ -118,7 +123,9 @@ class Supply:
             pooled = Pooled(record, self.lifetime)
             if retirements != self._retirements:
                 pooled.retire_at = float("-inf")  # the next checkout replaces it
-            self._activity.connection_opened(pooled.idle_since - started)
+            self._activity.connection_opened(
+                pooled.idle_since - started, to_replica=self._to_replica
+            )
             self.slots.opened(pooled)
 
     def _keep(self) -> None:

@@ -1,7 +1,8 @@
 """Watch: a thread that says what lasts too long, even while the event loop is blocked.
 
 It looks at two things: whether the event loops still beat, and what those who hold connections do. What
-it has to say is said once an episode, with the handler's name.
+it has to say is said once an episode, with the handler's name. A database that could not be reached
+is tried again from time to time, so that its return is noticed where nobody asks for it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from reviewpoint_db.forks import on_fork
@@ -27,6 +30,8 @@ _Fault = Literal["ended", "held", "idle"]
 
 #: Seconds between two looks at the holders. A task that ended just now may still be being released.
 _ROUND: Final = 1.0
+#: Seconds after the last failure to reach the database.
+_AGAIN: Final = 5.0
 
 
 class Watch:
@@ -36,12 +41,21 @@ class Watch:
         activity: Whose holders are looked at, and where warnings go.
         leak_threshold: Seconds after which a held connection is named.
         idle_threshold: Seconds after which a transaction in which nothing happens is named.
+        try_again: Begins to try whether the database can be reached; called in a loop.
     """
 
-    def __init__(self, activity: Activity, *, leak_threshold: float, idle_threshold: float) -> None:
+    def __init__(
+        self,
+        activity: Activity,
+        *,
+        leak_threshold: float,
+        idle_threshold: float,
+        try_again: Callable[[], None] | None = None,
+    ) -> None:
         self._activity = activity
         self._leak_threshold = leak_threshold
         self._idle_threshold = idle_threshold
+        self._try_again = try_again
         self._begin()
         on_fork(self)
 
@@ -165,6 +179,17 @@ class Watch:
             )
         self._activity.warn("idle_in_transaction", message, origin=oldest.origin)
 
+    # -- the database -------------------------------------------------------------------------
+
+    def look_at_database(self) -> None:
+        """Have a database tried again that could not be reached, and nobody has asked since."""
+        failure = self._activity.reachability.failure
+        if failure is None or time.monotonic() - failure.last < _AGAIN or self._try_again is None:
+            return
+        for beat in self._beats[:1]:
+            with suppress(RuntimeError):  # it was closed just now
+                beat.loop.call_soon_threadsafe(self._try_again)
+
     def _run(self, ended: threading.Event) -> None:
         rounds = 0.0
         # Loops that are closed without a stop would be watched for ever.
@@ -174,6 +199,7 @@ class Watch:
             if rounds >= _ROUND:
                 rounds = 0.0
                 self.look_at_holders()
+                self.look_at_database()
 
 
 def _doing(holder: Holder, place: str | None) -> str:

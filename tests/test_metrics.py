@@ -94,6 +94,16 @@ async def test_all_metrics_are_exposed_and_true(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("one_process")
+async def test_an_outage_is_a_gauge_until_it_ends(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database:
+        assert value_of(exposition(database)[0], "up") == 1
+        database.activity.connection_failed("refused")
+        assert value_of(exposition(database)[0], "up") == 0
+        await database.health()
+        assert value_of(exposition(database)[0], "up") == 1
+
+
+@pytest.mark.usefixtures("one_process")
 async def test_buckets_are_cumulative_and_end_at_infinity(sqlite_url: str) -> None:
     async with opened(sqlite_url) as database:
         for seconds in (0.00001, 0.01, 0.02, 500.0):
@@ -390,6 +400,54 @@ sys.stdout.write(exposition(database)[0].decode())
         last = workers[1].communicate("\n", timeout=30)[0].encode()
         assert value_of(last, "replica_up", replica="r1:5432") == 1
         assert value_of(last, "replica_lag_seconds", replica="r1:5432") == 0.5
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def test_of_several_processes_the_worst_word_on_the_database_counts(tmp_path: Path) -> None:
+    """One that has ended says nothing bad of it any more."""
+    code = """
+import sys
+from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.database import Database
+from reviewpoint_db.metrics import exposition, reporting
+
+database = Database(DatabaseConfig(url="postgresql://ann@db/papers", environment="test"))
+if sys.argv[1] == "before":
+    database.activity.connection_failed("refused")
+with reporting([database]):
+    for word in sys.argv[2:]:
+        if word == "fails":
+            database.activity.connection_failed("refused")
+        else:
+            database.activity.connection_opened(0.1)
+    sys.stdout.write(exposition(database)[0].decode() + "# EOF\\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+sys.stdout.write(exposition(database)[0].decode())
+"""
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    workers = []
+    found = []
+    try:
+        for words in (["-"], ["before"], ["-", "fails"]):
+            worker = subprocess.Popen(
+                [sys.executable, "-c", code, *words],
+                env=environ,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            workers.append(worker)
+            assert worker.stdout is not None
+            body = "".join(iter(worker.stdout.readline, "# EOF\n"))
+            found.append(value_of(body.encode(), "up"))
+        assert found == [1, 0, 0]
+        for worker, left in zip(workers[1:], (0, 1), strict=True):
+            body = worker.communicate("\n", timeout=30)[0]
+            assert value_of(body.encode(), "up") == left
     finally:
         for worker in workers:
             worker.kill()
