@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from reviewpoint_db.activity import Activity
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.gauges import PoolGauges
+    from reviewpoint_db.health_memory import HealthMemory
+    from reviewpoint_db.health_report import HealthReport
     from reviewpoint_db.holder import HolderSnapshot
     from reviewpoint_db.server_view import ServerView
     from reviewpoint_db.snapshots import ActivitySnapshot
@@ -29,6 +31,10 @@ __all__ = ["Live"]
 _NOT_SERVING: Final = "this process was not started as a server"
 #: Seconds for which a look at the server is shown again.
 _VIEW_LASTS: Final = 1.0
+#: Seconds for which a health check is shown again; one that is not healthy as long as a look.
+_HEALTH_LASTS: Final = 5.0
+#: Seconds that the page waits for one at most: it comes every two seconds.
+_HEALTH_WAIT: Final = 1.0
 
 
 class _Database(Protocol):
@@ -39,6 +45,14 @@ class _Database(Protocol):
 
     @property
     def activity(self) -> Activity: ...
+
+    @property
+    def started(self) -> bool: ...
+
+    @property
+    def last_health(self) -> HealthMemory: ...
+
+    async def health(self) -> HealthReport: ...
 
     def gauges(self) -> PoolGauges: ...
 
@@ -60,6 +74,7 @@ class Live:
         self._siblings: Siblings | None = None
         self._view: ServerView | None = None
         self._viewed = 0.0
+        self._checks: set[asyncio.Task[HealthReport]] = set()
         #: Why the other workers of this host cannot be asked, if that is so.
         self.alone_because: str | None = _NOT_SERVING
 
@@ -105,6 +120,23 @@ class Live:
             self._viewed = now
             self._view = await self._database.look_at_server(holders)
         return self._view
+
+    async def health(self) -> HealthReport | None:
+        """The last health check, anew where it is old; within a second, so maybe the one before.
+
+        Returns:
+            None where nobody has asked yet, and a database that was not started is not asked.
+        """
+        last = self._database.last_health
+        well = last.report is not None and last.report.status != "unhealthy"
+        doubtful = self._view is not None and self._view.error is not None
+        lasts = _HEALTH_LASTS if well and not doubtful else _VIEW_LASTS
+        if self._database.started and last.age > lasts:
+            check = asyncio.create_task(self._database.health())
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+            await asyncio.wait({check}, timeout=_HEALTH_WAIT)
+        return last.report
 
     def _look(self) -> tuple[Gauges, ActivitySnapshot]:
         return self.gauges(self._database.gauges()), self._database.activity.snapshot()

@@ -67,6 +67,14 @@ class Access:
         self.mounted: bool = config.debug_allowed or guards_given or token is not None
         """Whether the guarded routes exist at all."""
 
+    def shown(self, authorization: str | None) -> bool:
+        """Whether a request bears the token, where there is one; without one nobody does.
+
+        Args:
+            authorization: As for `check()`.
+        """
+        return self._digest is not None and self.check(authorization) is None
+
     def check(self, authorization: str | None) -> Reply | None:
         """Judge a request by its `Authorization` header.
 

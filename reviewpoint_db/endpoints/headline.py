@@ -15,6 +15,7 @@ from reviewpoint_db.endpoints.report import (
     WorkerReport,
     duration,
 )
+from reviewpoint_db.health_report import HealthReport
 from reviewpoint_db.history import Gauges
 
 __all__ = ("Headline", "State", "headline")
@@ -45,6 +46,9 @@ def headline(
     silent: Sequence[int] = (),
     hosts: Sequence[HostReport] = (),
     leak_threshold: float = 30.0,
+    idle_threshold: float = 5.0,
+    health: HealthReport | None = None,
+    server_error: str | None = None,
 ) -> Headline:
     """Name the culprit.
 
@@ -57,19 +61,30 @@ def headline(
         silent: The processes that did not answer.
         hosts: The database's hosts, where there are several.
         leak_threshold: Seconds after which a connection is held for too long.
+        idle_threshold: Seconds after which a transaction in which nothing happens is too long.
+        health: What the last health check found out.
+        server_error: Why the server did not say who waits for whom, if it was asked.
     """
+    unreachable = _unreachable(workers, health)
     findings = [
-        *_unreachable(workers),
+        *unreachable,
         *sorted(
             [*_leaks(workers), *_blocked(blockings), *_exhausted(workers, blockings)],
             key=lambda finding: -finding.weight,
         ),
         *_silent(silent),
-        *_hosts(hosts),
+        *_checks(health),
+        *_hosts(hosts, down=bool(unreachable)),
         *_late(workers),
+        *_unseen(None if unreachable else server_error),
     ]
     if not findings:
-        findings = [*_held_long(workers, leak_threshold), *_busy(workers), _calm(workers)][:1]
+        findings = [
+            *_held_long(workers, leak_threshold),
+            *_idle(workers, idle_threshold),
+            *_busy(workers),
+            _calm(workers),
+        ][:1]
     first, *others = findings
     return Headline(first.state, first.text, tuple(other.text for other in others))
 
@@ -95,7 +110,22 @@ def _late(workers: Sequence[WorkerReport]) -> list[_Finding]:
     return [_Finding(0, "degraded", text)]
 
 
-def _hosts(hosts: Sequence[HostReport]) -> list[_Finding]:
+def _checks(health: HealthReport | None) -> list[_Finding]:
+    """Name the application's own checks that fail; those of the connection and the pool come first."""
+    own = health.checks[2:] if health else ()
+    return [
+        _Finding(0, "degraded", f"The application's check {each.name!r} fails: {each.detail}.")
+        for each in own
+        if each.status == "unhealthy"
+    ]
+
+
+def _unseen(error: str | None) -> list[_Finding]:
+    text = f"The server did not say who waits for whom: {error}."
+    return [_Finding(0, "degraded", text)] if error else []
+
+
+def _hosts(hosts: Sequence[HostReport], *, down: bool) -> list[_Finding]:
     """Name the hosts that are down, and the replicas that are too far behind, as one finding."""
     faults = [
         f"{'replica' if host.watched else 'host'} {host.host} is {what}"
@@ -108,6 +138,8 @@ def _hosts(hosts: Sequence[HostReport]) -> list[_Finding]:
     reading = [host.host for host in watched if host.used]
     told = "; ".join(faults)
     told = told[0].upper() + told[1:]
+    if down:  # what goes where then is no longer true
+        return [_Finding(0, "degraded", f"{told}.")]
     if any(_fault(host) for host in watched):
         told += f": reads go to {' and '.join(reading) if reading else 'the primary'}"
     else:
@@ -124,14 +156,17 @@ def _fault(host: HostReport) -> str | None:
     return None
 
 
-def _unreachable(workers: Sequence[WorkerReport]) -> list[_Finding]:
-    outages = [worker.outage for worker in workers if worker.outage]
+def _unreachable(workers: Sequence[WorkerReport], health: HealthReport | None) -> list[_Finding]:
+    outages = [(worker.outage_for or 0.0, worker.outage) for worker in workers if worker.outage]
+    if not outages and health is not None and health.cause == "unreachable":
+        outages = [(0.0, health.checks[0].detail or "no answer")]
     if not outages:
         return []
+    seconds, cause = max(outages)
+    since = f", for {duration(seconds)}" if seconds else ""
     waiting = _waiting(sum(worker.gauges.waiting for worker in workers))
-    return [
-        _Finding(0, "unreachable", f"The database accepts no connection: {outages[0]}; {waiting}.")
-    ]
+    text = f"The database is unreachable: {cause}{since}; {waiting}."
+    return [_Finding(0, "unreachable", text)]
 
 
 def _leaks(workers: Sequence[WorkerReport]) -> list[_Finding]:
@@ -167,14 +202,18 @@ def _blocked(blockings: Sequence[Blocking]) -> list[_Finding]:
         behind = _behind(pid, blockings)
         names = list(dict.fromkeys(each.waiting for each in behind))
         more = len({each.waiting_pid for each in behind}) - 1
-        who = f"{names[0]} waits" if more == 0 else f"{names[0]} and {more} more wait"
+        who = names[0] if more == 0 else f"{names[0]} and {more} more"
         since = max((each.seconds for each in behind if each.seconds is not None), default=None)
-        long = f" (for {duration(since)})" if since is not None else ""
+        if since is None:
+            waits = "waits" if more == 0 else "wait"
+        else:
+            waits = "has waited" if more == 0 else "have waited up to"
+            waits += f" {duration(since)}"
         where = root.blocking_state or "has the lock"
         does = (
             f"is in {root.place}" if root.place else f"is {where}" if root.blocking_state else where
         )
-        text = f"{who} for {root.blocking}, which {does}{long}."
+        text = f"{who} {waits} for {root.blocking}, which {does}."
         findings.append(_Finding(more + 2, "blocked", text))
     return findings
 
@@ -231,6 +270,23 @@ def _held_long(workers: Sequence[WorkerReport], threshold: float) -> list[_Findi
         return []
     oldest = max(held, key=lambda holder: holder.held)
     text = f"{oldest.route} has held a connection for {duration(oldest.held)}{_where([oldest])}."
+    return [_Finding(1, "busy", text)]
+
+
+def _idle(workers: Sequence[WorkerReport], threshold: float) -> list[_Finding]:
+    idle = [
+        holder
+        for worker in workers
+        for holder in worker.holders
+        if holder.state == "idle in transaction" and holder.state_for > threshold
+    ]
+    if not idle:
+        return []
+    longest = max(idle, key=lambda holder: holder.state_for)
+    text = (
+        f"{longest.route} has been idle in a transaction for {duration(longest.state_for)}"
+        f"{_where([longest])}: its locks and its connection are kept from others."
+    )
     return [_Finding(1, "busy", text)]
 
 

@@ -15,7 +15,7 @@ __all__ = ("HEALTH_JSON", "health", "live", "ready")
 #: https://datatracker.ietf.org/doc/html/draft-inadarei-api-health-check-06 (expired; a convention)
 HEALTH_JSON: Final = "application/health+json"
 _IETF_STATUS: Final = {"healthy": "pass", "degraded": "warn", "unhealthy": "fail"}
-_VARY: Final = {"vary": "accept"}
+_VARY: Final = {"vary": "accept, authorization"}
 
 
 async def health(database: Database, *, accept: str = "", details: bool = False) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import Counter
@@ -69,22 +70,33 @@ async def live_figures(database: Database) -> Reply:
     Args:
         database: The database; what its other workers on this host say is added up.
     """
-    answers = await database.live.ask_others(_SIBLINGS)
+    answers, health = await asyncio.gather(
+        database.live.ask_others(_SIBLINGS), database.live.health()
+    )
     seen = database.activity.holders(stacks=True)  # once: the loop waits meanwhile
     own = worker_report(database, seen)
     others = [_decoded(answer) for answer in answers]
-    workers = [own, *(other for other in others if other is not None)]
+    workers = [own, *(_as_known(other, database) for other in others if other is not None)]
     silent = [answer.pid for answer, other in zip(answers, others, strict=True) if other is None]
     holders = sorted(
         (holder for worker in workers for holder in worker.holders),
         key=lambda holder: -holder.held,
     )
-    view = await database.live.server(seen) if _worth_a_look(holders) else None
+    look = own.outage is None and _worth_a_look(holders)
+    view = await database.live.server(seen) if look else None
     named = [_blocking(each, view, holders) for each in view.blockings] if view else []
     hosts = all_hosts(workers)
     gauges = sum((worker.gauges for worker in workers), Gauges())
-    threshold = database.config.leak_threshold
-    told = headline(workers, named, silent=silent, hosts=hosts, leak_threshold=threshold)
+    told = headline(
+        workers,
+        named,
+        silent=silent,
+        hosts=hosts,
+        leak_threshold=database.config.leak_threshold,
+        idle_threshold=database.config.idle_in_transaction_threshold,
+        health=health,
+        server_error=view.error if view else None,
+    )
     blamed = _blamed(told.text, holders)
     content: dict[str, Any] = {
         "name": database.name,
@@ -147,6 +159,15 @@ def _decoded(answer: Answer) -> WorkerReport | None:
         return msgspec.json.decode(answer.body, type=WorkerReport)
     except msgspec.MsgspecError:
         return None  # a worker of another version, while a new one is rolled out
+
+
+def _as_known(other: WorkerReport, database: Database) -> WorkerReport:
+    """Leave out an outage of which another worker has not heard yet that it is over."""
+    last = database.last_health
+    healthy = last.report is not None and last.report.checks[0].status == "healthy"
+    if other.outage_ago is None or not healthy or other.outage_ago <= last.age:
+        return other
+    return msgspec.structs.replace(other, outage=None, outage_for=None, outage_ago=None)
 
 
 def _note(database: Database, answered: int, silent: list[int]) -> str:

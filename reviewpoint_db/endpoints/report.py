@@ -174,7 +174,9 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         pid: Its id.
         gauges: All its pools together.
-        outage: Why the database accepts no connection of it, if that is so.
+        outage: Why the database cannot be reached from it, if that is so.
+        outage_for: Since when, in seconds.
+        outage_ago: Seconds since an attempt failed the last time.
         holders: Who has connections, the longest first; the oldest of very many.
         routes: How many connections each route has, over all holders.
         waiters: Who waits for a connection.
@@ -188,6 +190,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     gauges: Gauges
     outage: str | None = None
+    outage_for: float | None = None
+    outage_ago: float | None = None
     holders: tuple[HolderReport, ...] = ()
     routes: dict[str, int] = {}
     waiters: tuple[Waiter, ...] = ()

@@ -26,11 +26,13 @@ class OwnRoute(NamedTuple):
         path: Where it is below the adapter's path.
         answer: Makes the answer from the database and the request's headers (lower-case names).
         guarded: Whether it exists, and for whom, is for `Access` and the application's guards.
+        detailed: Makes the answer for those who show the token, where it tells them more.
     """
 
     path: str
     answer: Callable[[Database, Mapping[str, str]], Awaitable[Reply]]
     guarded: bool = False
+    detailed: Callable[[Database, Mapping[str, str]], Awaitable[Reply]] | None = None
 
     async def reply(self, database: Database, access: Access, headers: Mapping[str, str]) -> Reply:
         """Answer a request, or refuse it.
@@ -41,12 +43,18 @@ class OwnRoute(NamedTuple):
             headers: The request's.
         """
         refusal = access.check(headers.get("authorization")) if self.guarded else None
+        if self.detailed is not None and access.shown(headers.get("authorization")):
+            return await self.detailed(database, headers)
         return refusal or await self.answer(database, headers)
 
 
 async def _health(database: Database, headers: Mapping[str, str]) -> Reply:
     details = database.config.debug_allowed
     return await health(database, accept=headers.get("accept", ""), details=details)
+
+
+async def _health_in_detail(database: Database, headers: Mapping[str, str]) -> Reply:
+    return await health(database, accept=headers.get("accept", ""), details=True)
 
 
 async def _live(_: Database, __: Mapping[str, str]) -> Reply:
@@ -82,7 +90,7 @@ async def _page(_: Database, __: Mapping[str, str]) -> Reply:
 
 
 ROUTES: Final = (
-    OwnRoute("/health", _health),
+    OwnRoute("/health", _health, detailed=_health_in_detail),
     OwnRoute("/health/live", _live),
     OwnRoute("/health/ready", _ready),
     OwnRoute("/debug", _debug, guarded=True),

@@ -51,12 +51,14 @@ def worker_report(
     if holders is None:
         holders = database.activity.holders(stacks=True)
     activity = database.activity.snapshot()
-    pools = database.gauges()
+    failure, now = database.activity.reachability.failure, time.monotonic()
     routes = Counter(map(_route, holders))
     return WorkerReport(
         pid=pid,
-        gauges=database.live.gauges(pools),
-        outage=pools.outage,
+        gauges=database.live.gauges(database.gauges()),
+        outage=failure.cause if failure else None,
+        outage_for=now - failure.since if failure else None,
+        outage_ago=now - failure.last if failure else None,
         holders=_holders(holders[:MOST_TOLD], pid, routes),
         routes=dict(routes),
         waiters=_waiters(activity),

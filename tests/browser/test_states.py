@@ -129,15 +129,15 @@ def test_blocked(seen: Seen, trouble: Trouble, workers: int) -> None:
     trouble.leave("PATCH", "/papers/7")
     until(seen.browser, trouble, lambda live: live["gauges"]["out"] == 1, "the lock is taken")
     trouble.leave("POST", "/reviews")
-    waits = r"POST /reviews waits for PATCH /papers/\{paper_id\}, which is in send_mail"
-    seen.headline(rf"{waits} \(for {AGE}\)\.", "blocked")
+    culprit = r"PATCH /papers/\{paper_id\}, which is in send_mail"
+    seen.headline(rf"POST /reviews has waited {AGE} for {culprit}\.", "blocked")
     (chain,) = seen.rows("#chains")
     assert re.search(
         r"POST /reviews .* waits .* for → PATCH /papers/\{paper_id\} in send_mail", chain
     )
     assert "update papers set title" in chain
-    culprit, waiting = seen.rows("#holders-body")
-    assert re.search(r"in send_mail, .*idle in transaction for \d.*; others wait for it", culprit)
+    holding, waiting = seen.rows("#holders-body")
+    assert re.search(r"in send_mail, .*idle in transaction for \d.*; others wait for it", holding)
     assert "waits for PATCH /papers/{paper_id}" in waiting
 
 

@@ -16,9 +16,11 @@ from reviewpoint_db.endpoints.report import (
     duration,
     route_of,
 )
+from reviewpoint_db.health_report import CheckResult, HealthReport, report_of
 from reviewpoint_db.history import Gauges
 
 _numbers = count()
+IDLE: dict[str, Any] = {"state": "idle in transaction", "state_for": 8.0}
 
 
 def holder(route: str, held: float = 1.0, **fields: Any) -> HolderReport:
@@ -122,7 +124,34 @@ def slow(number: int, held: float = 42.0) -> list[HolderReport]:
         (
             [worker(waiting=2, outage="Connection refused")],
             "unreachable",
-            "The database accepts no connection: Connection refused; 2 requests wait.",
+            "The database is unreachable: Connection refused; 2 requests wait.",
+        ),
+        (
+            [
+                worker(outage="Connection refused", outage_for=12.0),
+                worker(outage="no answer", outage_for=3.0),
+                worker(),
+            ],
+            "unreachable",
+            "The database is unreachable: Connection refused, for 12 s; nobody waits.",
+        ),
+        (
+            [worker(*[holder("GET /slow", place="send_mail", **IDLE) for _ in range(2)])],
+            "busy",
+            (
+                "GET /slow has been idle in a transaction for 8.0 s, in send_mail: its locks and its "
+                "connection are kept from others."
+            ),
+        ),
+        (
+            [worker(holder("GET /slow", 42.0, **IDLE))],
+            "busy",
+            "GET /slow has held a connection for 42 s.",
+        ),
+        (
+            [worker(holder("GET /a", state="idle in transaction", state_for=4.0))],
+            "calm",
+            "All calm: 1 of 5 connections in use, nobody waits.",
         ),
     ],
 )
@@ -154,12 +183,57 @@ def test_an_outage_comes_before_everything() -> None:
     assert len(said.also) == 1
 
 
+def report(connection: str | None = None, *checks: CheckResult) -> HealthReport:
+    first = CheckResult(
+        name="connection", status="unhealthy" if connection else "healthy", detail=connection
+    )
+    pool = CheckResult(name="pool", status="healthy")
+    return report_of(first, pool, [], list(checks))
+
+
+def test_what_only_a_health_check_met_is_told_too() -> None:
+    said = headline([worker()], health=report("no answer within 2 s"))
+    assert said.state == "unreachable"
+    assert said.text == "The database is unreachable: no answer within 2 s; nobody waits."
+    said = headline([worker(outage="refused", outage_for=3.0)], health=report("no answer"))
+    assert said.text == "The database is unreachable: refused, for 3.0 s; nobody waits."
+    assert headline([worker()], health=report()).state == "calm"
+
+
+def test_an_outage_leaves_no_word_on_where_the_reads_go() -> None:
+    hosts = [replica("r1", alive=False), HostReport(host="db", alive=False)]
+    said = headline([worker(outage="refused")], hosts=hosts, server_error="refused")
+    assert said.state == "unreachable"
+    assert said.also == ("Replica r1 is down; host db is down.",)
+
+
+def test_a_failing_check_of_the_application_is_named() -> None:
+    queue = CheckResult(name="queue", status="unhealthy", detail="failed")
+    disk = CheckResult(name="disk", status="healthy")
+    said = headline([worker()], health=report(None, queue, disk))
+    assert said.state == "degraded"
+    assert said.text == "The application's check 'queue' fails: failed."
+    said = headline([worker(*slow(5))], health=report(None, queue))
+    assert (said.state, said.also) == (
+        "exhausted",
+        ("The application's check 'queue' fails: failed.",),
+    )
+
+
+def test_a_server_that_did_not_answer_the_page_is_told_of() -> None:
+    said = headline([worker()], server_error="TimeoutError: time limit exceeded")
+    assert said.state == "degraded"
+    assert (
+        said.text == "The server did not say who waits for whom: TimeoutError: time limit exceeded."
+    )
+
+
 @pytest.mark.parametrize(
     ("blockings", "text"),
     [
         (
             [blocking(1, 2, seconds=12.0, place="send_mail")],
-            "W1 waits for B2, which is in send_mail (for 12 s).",
+            "W1 has waited 12 s for B2, which is in send_mail.",
         ),
         (
             [blocking(1, 2, blocking_state="idle in transaction")],
@@ -169,6 +243,10 @@ def test_an_outage_comes_before_everything() -> None:
         (
             [blocking(3, 1), blocking(1, 2, place="send_mail"), blocking(3, 2)],
             "W1 and 1 more wait for B2, which is in send_mail.",
+        ),
+        (
+            [blocking(3, 1, seconds=3.0), blocking(1, 2, seconds=7.0, place="send_mail")],
+            "W1 and 1 more have waited up to 7.0 s for B2, which is in send_mail.",
         ),
         # A deadlock, until the server ends it.
         ([blocking(1, 2), blocking(2, 1)], "W1 and 1 more wait for B2, which has the lock."),

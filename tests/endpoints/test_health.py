@@ -32,7 +32,7 @@ async def test_a_healthy_database_answers_as_the_original(database: Database) ->
     assert (reply.status, reply.body) == (200, b'{"status":"healthy","service":"database"}')
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["cache-control"] == "no-store"
-    assert reply.headers["vary"] == "accept"
+    assert reply.headers["vary"] == "accept, authorization"
     assert "retry-after" not in reply.headers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -26,10 +27,13 @@ from reviewpoint_db.endpoints.live import live_figures, serving
 from reviewpoint_db.endpoints.report import HolderReport, Notice, Statement, Waiter, WorkerReport
 from reviewpoint_db.endpoints.worker import worker_report
 from reviewpoint_db.history import Gauges, Sample
+from reviewpoint_db.server_view import ServerView
 from reviewpoint_db.siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -192,7 +196,9 @@ async def test_it_says_who_waits_for_a_lock(postgres_url: str, runtime: Path) ->
     assert (blocking["waiting"], blocking["blocking"]) == ("the second", "the first")
     assert blocking["waiting_statement"] == "update papers set id = ?"
     assert found["headline"]["state"] == "blocked"
-    assert found["headline"]["text"].startswith("the second waits for the first, which is in ")
+    assert re.fullmatch(
+        r"the second has waited [\d.]+ s for the first, which is in .+\.", found["headline"]["text"]
+    )
     assert found["server_error"] is None
 
 
@@ -411,6 +417,105 @@ async def test_a_late_event_loop_is_news_for_a_moment(database: Database) -> Non
     assert "blocked the event loop" in (await figures(database))["headline"]["text"]
     database.activity.loop_late = (time.monotonic() - 60, 3.0)
     assert (await figures(database))["headline"]["state"] == "calm"
+
+
+async def test_an_outage_that_nobody_else_met_is_the_headline(
+    own_postgres: PostgresServer, own_url: str, runtime: Path
+) -> None:
+    async with Database(config(own_url)) as database, serving(database):
+        assert (await figures(database))["headline"]["state"] == "calm"
+        own_postgres.stop("immediate")
+        found = await until(database, lambda live: live["headline"]["state"] != "calm")
+        assert found["headline"]["state"] == "unreachable"
+        words = (
+            r"The database is unreachable: ConnectionRefusedError: .+, for [\d.]+ s; nobody waits\."
+        )
+        assert re.fullmatch(words, found["headline"]["text"])
+        assert found["workers"][0]["outage"].startswith("ConnectionRefusedError: ")
+        own_postgres.start()
+        await until(database, lambda live: live["headline"]["state"] == "calm")
+
+
+async def test_a_server_that_is_silent_keeps_the_page_waiting_for_a_moment_only(
+    own_postgres: PostgresServer, own_url: str, runtime: Path
+) -> None:
+    """The check ends later, and the next answer has what it found."""
+    async with Database(config(own_url, health_timeout=3.0)) as database, serving(database):
+        await figures(database)
+        own_postgres.freeze()
+        database.last_health.at = float("-inf")
+        assert (await figures(database))["headline"]["state"] == "calm"
+        assert database.live._checks
+        found = await until(database, lambda live: live["headline"]["state"] == "unreachable")
+        assert "unreachable: " in found["headline"]["text"]
+        own_postgres.thaw()
+        await until(database, lambda live: live["headline"]["state"] == "calm")
+
+
+async def test_a_failing_check_of_the_applications_is_on_the_page(database: Database) -> None:
+    async def disk() -> bool:
+        return False
+
+    database.add_check("disk", disk)
+    found = await figures(database)
+    assert found["headline"]["state"] == "degraded"
+    assert found["headline"]["text"] == "The application's check 'disk' fails: failed."
+
+
+async def test_many_pages_cost_one_health_check_in_some_seconds(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[None] = []
+    health = Database.health
+
+    async def counted(self: Database) -> Any:
+        checks.append(None)
+        return await health(self)
+
+    monkeypatch.setattr(Database, "health", counted)
+    for _ in range(3):
+        await database.live.health()
+    assert len(checks) == 1
+    database.live._view = ServerView(backend="postgresql", error="no answer")
+    database.last_health.at -= 2.0
+    await database.live.health()  # the server had no answer for the page: what is known is doubtful
+    assert len(checks) == 2
+
+
+async def test_what_the_server_does_not_say_is_told(
+    postgres_url: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(self: Database) -> ServerView:
+        return ServerView(backend="postgresql", error="no answer")
+
+    monkeypatch.setattr(Database, "look_at_server", silent)
+    async with Database(config(postgres_url)) as database, serving(database):
+
+        async def job() -> None:
+            async with database.session() as session:
+                await session.execute(text("select pg_sleep(60)"))
+
+        task = asyncio.create_task(job())
+        found = await until(database, lambda live: live["server_error"])
+        assert found["server_error"] == "no answer"
+        words = "The server did not say who waits for whom: no answer."
+        assert (found["headline"]["state"], found["headline"]["text"]) == ("degraded", words)
+        database.activity.reachability.failed("refused")
+        assert (await figures(database))["server_error"] is None  # it is not even asked
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_another_worker_that_has_not_heard_of_the_end_is_not_believed(
+    database: Database, database_url: str, runtime: Path
+) -> None:
+    async with Database(config(database_url)) as other, serving(other):
+        other.activity.reachability.failed("refused")
+        found = await figures(database)
+        assert found["headline"]["state"] == "calm"  # this one has just had an answer
+        other.activity.reachability.failed("refused")
+        found = await figures(database)
+        assert found["headline"]["state"] == "unreachable"  # the other one asked after that
 
 
 async def test_many_pages_cost_the_server_one_look_a_second(

@@ -43,6 +43,25 @@ async def status(browser: httpx.AsyncClient, path: str, authorization: str | Non
 
 
 @pytest.mark.parametrize("kind", ["litestar", "starlette", "fastapi"])
+async def test_in_prod_health_tells_why_to_who_shows_the_token(kind: str, sqlite_url: str) -> None:
+    short = {"status": "healthy", "service": "database"}
+    app = application(kind, sqlite_url, "prod", TOKEN)
+    async with running(app), client(app) as browser:
+        for wrong in ({}, {"authorization": "Bearer other"}, {"authorization": basic("")}):
+            answer = await browser.get("/db/health", headers=wrong)
+            assert (answer.status_code, answer.json()) == (200, short)
+        for right in (f"Bearer {TOKEN}", basic(TOKEN)):
+            answer = await browser.get("/db/health", headers={"authorization": right})
+            checks = answer.json()["checks"]
+            assert [check["name"] for check in checks] == ["connection", "pool"]
+            assert answer.headers["vary"] == "accept, authorization"
+    app = application(kind, sqlite_url, "prod", None)
+    async with running(app), client(app) as browser:
+        answer = await browser.get("/db/health", headers={"authorization": f"Bearer {TOKEN}"})
+        assert answer.json() == short
+
+
+@pytest.mark.parametrize("kind", ["litestar", "starlette", "fastapi"])
 async def test_in_prod_guarded_routes_are_there_for_the_token_alone(
     kind: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
