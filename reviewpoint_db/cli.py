@@ -298,7 +298,10 @@ async def _checked(
 )
 @click.pass_obj
 def health(target: Target, wait: float) -> None:
-    """Say whether the databases can be reached: exit status 0, else 1 (2: wrong configuration)."""
+    """Say whether the databases can be reached: exit status 0, else 1 (2: wrong configuration).
+
+    A failing check of the application's own is told, and is no reason for another exit status.
+    """
     try:
         databases = target.databases
     except ConfigurationError as error:
@@ -307,19 +310,31 @@ def health(target: Target, wait: float) -> None:
     deadline = time.monotonic() + wait
     reports = {database.name: asyncio.run(_report(database, deadline)) for database in databases}
     for name, report in reports.items():
-        detail = report.checks[0].detail
-        click.echo(f"{name}: {report.status}" + (f" ({detail})" if detail else ""))
-    if any(report.status == "unhealthy" for report in reports.values()):
+        click.echo(f"{name}: {_described(report)}")
+    if any(report.cause == "unreachable" for report in reports.values()):
         sys.exit(1)
 
 
+def _described(report: HealthReport) -> str:
+    """The status, with its cause and with what each check says that is not healthy."""
+    wrong = [
+        f"{check.name}: {check.detail}" for check in report.checks if check.status != "healthy"
+    ]
+    return f"{report.status} ({report.cause}; {'; '.join(wrong)})" if wrong else report.status
+
+
 async def _report(database: Database, deadline: float) -> HealthReport:
+    told = False
     try:
         while True:
             report = await database.health()
             left = deadline - time.monotonic()
-            if report.status != "unhealthy" or left <= 0:
+            if report.cause != "unreachable" or left <= 0:
                 return report
+            if not told:  # at once: whoever waits for this may give up before it ends
+                told = True
+                again = f"asking again for up to {left:.0f} s"
+                click.echo(f"{database.name}: {_described(report)}, {again}", err=True)
             await asyncio.sleep(min(_PAUSE, left))
     finally:
         await database.stop()

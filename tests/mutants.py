@@ -100,6 +100,14 @@ MUTANTS = [
         "not_heard_of_the_end",
     ),
     Mutant(
+        "a migration waits for an application's check",
+        "cli.py",
+        'if report.cause != "unreachable" or left <= 0:',
+        'if report.status != "unhealthy" or left <= 0:',
+        "tests/test_cli.py",
+        "does_not_judge_by_it",
+    ),
+    Mutant(
         "an outage is told at each failure",
         "reachability.py",
         "        if before is None:\n            self._activity.up_changed(up=False)\n",
