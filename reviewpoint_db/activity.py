@@ -22,7 +22,14 @@ from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
 from reviewpoint_db.reachability import Reachability
 from reviewpoint_db.slowest import Slowest
-from reviewpoint_db.snapshots import ActivitySnapshot, CloseReason, Warned, WarningKind, words_of
+from reviewpoint_db.snapshots import (
+    ActivitySnapshot,
+    CloseReason,
+    LoopLate,
+    Warned,
+    WarningKind,
+    words_of,
+)
 from reviewpoint_db.statements import shape_of
 
 if TYPE_CHECKING:
@@ -101,8 +108,8 @@ class Activity:
         self.last_failure: str | None = None
         #: Whether the database can be reached; its replicas are not meant.
         self.reachability = Reachability(self)
-        #: The last time that the event loop was late: when that ended (monotonic), and by how much.
-        self.loop_late: tuple[float, float] | None = None
+        #: The last time that the event loop was late.
+        self.loop_late: LoopLate | None = None
         self._waited = 0
         self._waited_total = 0.0
         self._canceled = 0

@@ -24,6 +24,7 @@ from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
 from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.snapshots import LATE_FOR
 from reviewpoint_db.sqlstate import code_of
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ Check = Callable[[], Awaitable[bool | None]]
 
 #: Seconds without a free slot after which a pool counts as saturated.
 SATURATED_AFTER: Final = 5.0
-#: Seconds for which a late event loop is told of.
-LATE_FOR: Final = 30.0
 _Timing = tuple[float, float]  # seconds: connecting, and one round trip
 _TOO_MANY_CLIENTS: Final = "53300"
 
@@ -241,10 +240,10 @@ class HealthProbe:
 
     def _event_loop(self) -> list[CheckResult]:
         late = self._database.activity.loop_late
-        ago = float("inf") if late is None else time.monotonic() - late[0]
-        if late is None or ago > LATE_FOR:
+        if late is None or late.ago > LATE_FOR:
             return []
-        detail = f"was late by {late[1] * 1000:.0f} ms, {ago:.0f} s ago"
+        by = f", blocked by {late.place}" if late.place else ""
+        detail = f"was late by {late.seconds * 1000:.0f} ms{by}, {late.ago:.0f} s ago"
         return [CheckResult(name="event_loop", status="degraded", detail=detail)]
 
     def _pool(self) -> CheckResult:

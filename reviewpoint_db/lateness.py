@@ -10,6 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from loguru import logger
+
+from reviewpoint_db.snapshots import LoopLate
 from reviewpoint_db.stacks import stack_of_thread, where
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ LATE: Final = 0.5
 BEAT: Final = 0.1
 #: Frames of a blocking stack that are logged.
 _FRAMES: Final = 12
+_FIX: Final = "Everything waits meanwhile: move blocking work to a thread (asyncio.to_thread)."
 
 _lock = threading.RLock()
 _beats: dict[asyncio.AbstractEventLoop, Beat] = {}
@@ -57,12 +61,16 @@ class Beat:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        #: Who learns of it; the first one's warning is logged.
+        #: Who learns of it; what is logged is logged once.
         self.told_to: tuple[Activity, ...] = ()
         #: The loop is between two `run_until_complete()`, until the next beat.
         self.paused = False
         self._thread = threading.get_ident()
         self._told = False
+        #: What was found while it was blocked: the line, who ran it, and the stack.
+        self._place: str | None = None
+        self._name: str | None = None
+        self._stack = ""
         self._schedule()
 
     def leave(self, activity: Activity) -> None:
@@ -86,11 +94,9 @@ class Beat:
             if not self.told_to:
                 return
             if late >= LATE and not self.paused:
-                for activity in self.told_to:
-                    activity.loop_late = (now, late)
-                if not self._told:  # the thread could not run either
-                    self._say(late, "")
+                self._say_over(LoopLate(now, late, self._place))
             self._told = self.paused = False
+            self._place, self._name, self._stack = None, None, ""
             self._schedule()
 
     def look(self) -> None:
@@ -104,16 +110,32 @@ class Beat:
             self._told = True
             stack = stack_of_thread(self._thread)
             deepest = " < ".join(str(frame) for frame in reversed(stack[-_FRAMES:]))
-            self._say(late, f", blocked by {where(stack) or 'a library'}: {deepest}")
+            self._place, self._name = where(stack) or "a library", self._whose()
+            self._stack = f": {deepest}"
+            # Now, since it may never end; it is counted when it has, with how long it took.
+            logger.warning(
+                "The event loop is late by {:.2f} s{}, blocked by {}{}. {}",
+                late,
+                f" in {self._name}" if self._name else "",
+                self._place,
+                self._stack,
+                _FIX,
+            )
 
-    def _say(self, late: float, by: str) -> None:
+    def _say_over(self, late: LoopLate) -> None:
+        """Say how long it took; the stack is in the line before, and on the page."""
+        what = f"The event loop was blocked for {late.seconds:.1f} s"
+        what += f" by {late.place}" if late.place else ""
+        what += f" in {self._name}" if self._name else ""
+        logger.warning("{}. {}", what, _FIX)
+        for activity in self.told_to:
+            activity.loop_late = late
+            message = f"{what}{self._stack}. {_FIX}"
+            activity.warn("event_loop_late", message, origin=self._name, log=False)
+
+    def _whose(self) -> str | None:
+        """Name who runs in the loop at this moment."""
         task = asyncio.current_task(self.loop)
         holders = (holder for activity in self.told_to for holder in activity.held())
         holder = next((one for one in holders if one.task is task is not None), None)
-        name = holder.name if holder is not None else task.get_name() if task else None
-        message = (
-            f"The event loop is late by {late:.2f} s{f' in {name}' if name else ''}{by}. Everything "
-            "waits meanwhile: move blocking work to a thread (asyncio.to_thread)."
-        )
-        for number, activity in enumerate(self.told_to):
-            activity.warn("event_loop_late", message, origin=name, log=number == 0)
+        return holder.name if holder is not None else task.get_name() if task else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -12,7 +13,15 @@ from reviewpoint_db.histogram import HistogramSnapshot
 from reviewpoint_db.holder import HolderSnapshot
 from reviewpoint_db.slowest import SlowSnapshot
 
-__all__ = ["ActivitySnapshot", "CloseReason", "Warned", "WarningKind", "words_of"]
+__all__ = [
+    "LATE_FOR",
+    "ActivitySnapshot",
+    "CloseReason",
+    "LoopLate",
+    "Warned",
+    "WarningKind",
+    "words_of",
+]
 
 #: What tells one warning from another of the same words: figures, and a request's id.
 _VARYING: Final = re.compile(r"\[[^\]]*\]|\d+(\.\d+)?")
@@ -31,6 +40,29 @@ WarningKind = Literal[
     "replica_promoted",
     "unreachable",
 ]
+
+
+#: Seconds for which a late event loop is told of.
+LATE_FOR: Final = 30.0
+
+
+class LoopLate(NamedTuple):
+    """The last time that an event loop was late.
+
+    Args:
+        ended: When that was over, in monotonic seconds.
+        seconds: By how much.
+        place: The line of the application that blocked it, as far as it is known.
+    """
+
+    ended: float
+    seconds: float
+    place: str | None = None
+
+    @property
+    def ago(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.ended
 
 
 class Warned(msgspec.Struct, frozen=True):

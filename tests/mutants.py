@@ -108,6 +108,14 @@ MUTANTS = [
         "does_not_judge_by_it",
     ),
     Mutant(
+        "nobody remembers what blocked the loop",
+        "lateness.py",
+        "LoopLate(now, late, self._place)",
+        "LoopLate(now, late)",
+        "tests/test_watch.py",
+        "named_with_its_stack",
+    ),
+    Mutant(
         "an outage is told at each failure",
         "reachability.py",
         "        if before is None:\n            self._activity.up_changed(up=False)\n",
@@ -637,8 +645,8 @@ MUTANTS = [
     Mutant(
         "each database logs the late loop",
         "lateness.py",
-        "log=number == 0)",
-        "log=True)",
+        'activity.warn("event_loop_late", message, origin=self._name, log=False)',
+        'activity.warn("event_loop_late", message, origin=self._name)',
         "tests/test_watch.py",
         "two_databases",
     ),

@@ -21,6 +21,7 @@ from reviewpoint_db.endpoints.health import health, ready
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.pending import PendingMigrations
+from reviewpoint_db.snapshots import LoopLate
 from tests.support.asgi import running
 from tests.support.logs import logged
 
@@ -85,12 +86,15 @@ async def test_what_cannot_be_asked_is_no_pending_migration(database: Database) 
 
 
 async def test_a_late_event_loop_degrades_for_a_while(database: Database) -> None:
-    database.activity.loop_late = (time.monotonic() - 3, 1.2345)
+    database.activity.loop_late = LoopLate(time.monotonic() - 3, 1.2345, "block (app.py:7)")
     report = await database.health()
     assert (report.status, report.cause) == ("degraded", "event_loop_late")
     assert report.checks[2].name == "event_loop"
+    assert report.checks[2].detail == "was late by 1234 ms, blocked by block (app.py:7), 3 s ago"
+    database.activity.loop_late = LoopLate(time.monotonic() - 3, 1.2345)
+    report = await database.health()
     assert report.checks[2].detail == "was late by 1234 ms, 3 s ago"
-    database.activity.loop_late = (time.monotonic() - 300, 1.0)
+    database.activity.loop_late = LoopLate(time.monotonic() - 300, 1.0)
     assert (await database.health()).status == "healthy"
 
 

@@ -3,11 +3,15 @@
 
 const INTERVAL = 2000;
 const ANSWER_WITHIN = 8000;
+// An answer takes up to two seconds where a server is silent; figures without one for longer are old.
+const STALE_AFTER = 3000;
 const BASE = location.origin + location.pathname.replace(/\/*$/, "/");
 let timer = null;
 let paused = false;
 let asking = false;
+let askedAt = 0;
 let lastAnswer = null;
+let silent = false;
 let announced = "";
 
 const SEVERE = new Set(["exhausted", "leaking", "blocked", "unreachable"]);
@@ -106,6 +110,7 @@ function show(live) {
 }
 
 function lost(reason) {
+  silent = true;
   const since = lastAnswer === null ? "" : ` The figures below are ${seconds((Date.now() - lastAnswer) / 1000)} old.`;
   showHeadline("lost", `The application does not answer (${reason}).${since}`);
 }
@@ -113,11 +118,14 @@ function lost(reason) {
 async function poll() {
   if (asking) return;
   asking = true;
+  askedAt = Date.now();
   try {
     const response = await fetch(`${BASE}debug/live`, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
     if (response.ok) {
-      show(await response.json());
+      const live = await response.json();
+      silent = false;
       lastAnswer = Date.now();
+      show(live);
     } else if (response.status === 401) {
       lost("it asks for the password again: reload this page");
     } else {
@@ -135,10 +143,23 @@ function schedule() {
   clearTimeout(timer);
   timer = null;
   const stopped = paused || document.hidden;
-  const when = lastAnswer === null ? "" : ` at ${new Date(lastAnswer).toLocaleTimeString()}`;
-  setText(byId("freshness"), paused ? `paused${when}` : document.hidden ? "hidden" : `live, every 2 s`);
+  showFreshness();
   if (!stopped) timer = setTimeout(poll, INTERVAL);
 }
+
+function showFreshness() {
+  const when = lastAnswer === null ? "" : ` at ${new Date(lastAnswer).toLocaleTimeString()}`;
+  const old = lastAnswer === null ? "no answer" : `no answer since ${new Date(lastAnswer).toLocaleTimeString()}`;
+  setText(byId("freshness"), paused ? `paused${when}` : document.hidden ? "hidden" : silent ? old : "live, every 2 s");
+  document.body.toggleAttribute("data-stale", silent);
+}
+
+// What was true before may not be so any more: said while the answer is still awaited, not when it is given up.
+setInterval(() => {
+  if (!asking || Date.now() - askedAt < STALE_AFTER) return;
+  lost(`no answer for ${seconds((Date.now() - askedAt) / 1000)}`);
+  showFreshness();
+}, 1000);
 
 byId("charts").append(...CHARTS.map((chart) => chart.figure));
 byId("json").href = `${BASE}debug/live`;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,7 +45,9 @@ def debug(database: Database) -> Reply:
         "waiters": snapshot.waiters,
         "warnings": {"counts": snapshot.warnings, "recent": snapshot.recent_warnings},
         "event_loop_late": (
-            None if late is None else {"ago": time.monotonic() - late[0], "seconds": late[1]}
+            None
+            if late is None
+            else {"ago": late.ago, "seconds": late.seconds, "place": late.place}
         ),
     }
     return json_reply(200, content)

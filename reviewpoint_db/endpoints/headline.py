@@ -99,13 +99,13 @@ def _silent(pids: Sequence[int]) -> list[_Finding]:
 
 
 def _late(workers: Sequence[WorkerReport]) -> list[_Finding]:
-    late = [(worker.late, worker.pid) for worker in workers if worker.late is not None]
+    late = [(worker.late, worker) for worker in workers if worker.late is not None]
     if not late:
         return []
-    seconds, pid = max(late)
+    seconds, worker = max(late, key=lambda each: each[0])
     text = (
-        f"Something blocked the event loop of worker {pid} for {duration(seconds)}, and every "
-        "request of it waited: the warnings say what."
+        f"{worker.late_place or 'Something'} blocked the event loop of worker {worker.pid} for "
+        f"{duration(seconds)}, and every request of it waited."
     )
     return [_Finding(0, "degraded", text)]
 

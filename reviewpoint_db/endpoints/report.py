@@ -184,6 +184,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         statements: Its slowest statements.
         notices: Its recent warnings, the newest first.
         late: By how many seconds its event loop was late, in the last moments.
+        late_place: The line that blocked it, as far as it is known.
         hosts: The database's hosts as it sees them; none where there is but one.
     """
 
@@ -199,6 +200,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[Statement, ...] = ()
     notices: tuple[Notice, ...] = ()
     late: float | None = None
+    late_place: str | None = None
     hosts: tuple[HostReport, ...] = ()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,7 +25,7 @@ from reviewpoint_db.endpoints.report import (
     WorkerReport,
     route_of,
 )
-from reviewpoint_db.snapshots import words_of
+from reviewpoint_db.snapshots import LATE_FOR, words_of
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from reviewpoint_db.snapshots import ActivitySnapshot
 
 __all__ = ("encoded", "worker_report")
-
-#: Seconds for which a late event loop is news.
-_LATELY: Final = 10.0
 
 
 def worker_report(
@@ -51,6 +48,9 @@ def worker_report(
     if holders is None:
         holders = database.activity.holders(stacks=True)
     activity = database.activity.snapshot()
+    late = database.activity.loop_late
+    if late is not None and late.ago > LATE_FOR:
+        late = None
     failure, now = database.activity.reachability.failure, time.monotonic()
     routes = Counter(map(_route, holders))
     return WorkerReport(
@@ -65,7 +65,8 @@ def worker_report(
         history=database.live.history.samples,
         statements=_statements(activity),
         notices=_notices(activity, pid),
-        late=_late(database.activity.loop_late),
+        late=late.seconds if late else None,
+        late_place=late.place if late else None,
         hosts=host_reports(database),
     )
 
@@ -73,12 +74,6 @@ def worker_report(
 def encoded(database: Database) -> bytes:
     """The report for another process to read."""
     return msgspec.json.encode(worker_report(database))
-
-
-def _late(last: tuple[float, float] | None) -> float | None:
-    if last is None or time.monotonic() - last[0] > _LATELY:
-        return None
-    return last[1]
 
 
 def _holders(

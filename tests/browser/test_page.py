@@ -57,6 +57,27 @@ def test_it_says_when_the_application_is_gone(browser: Browser, trouble: Trouble
         lambda: "The application does not answer" in browser.text("#headline-text"), "it is lost"
     )
     assert browser.text("#headline-state").lower() == "lost"
+    assert browser.text("#freshness").startswith("no answer since ")
+
+
+def test_it_says_that_its_figures_are_old_while_it_still_waits_for_an_answer(
+    browser: Browser, trouble: Trouble
+) -> None:
+    browser.open(trouble.page)
+    browser.wait(lambda: "All calm" in browser.text("#headline-text"), "it is calm")
+    stale = "return document.body.hasAttribute('data-stale')"
+    assert not browser.run(stale)
+    with trouble.blocked_loop():
+        browser.wait(lambda: "(no answer for " in browser.text("#headline-text"), "it is stale")
+        assert browser.text("#headline-state").lower() == "lost"
+        assert browser.text("#freshness").startswith("no answer since ")
+        assert browser.run(stale)
+    browser.wait(lambda: browser.text("#freshness") == "live, every 2 s", "it goes on")
+    browser.wait(
+        lambda: "blocked the event loop of worker" in browser.text("#headline-text"), "who"
+    )
+    assert browser.text("#headline-text").startswith("block (tests/browser/app.py:")
+    assert not browser.run(stale)
 
 
 def test_a_stack_is_opened_by_keyboard_and_stays_open(browser: Browser, trouble: Trouble) -> None:

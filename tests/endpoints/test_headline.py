@@ -282,6 +282,11 @@ def test_a_late_event_loop_is_told_of() -> None:
     said = headline([worker(late=0.5), worker(pid=7, late=3.0), worker()])
     assert said.state == "degraded"
     assert said.text.startswith("Something blocked the event loop of worker 7 for 3.0 s")
+    said = headline([worker(late=9.0, late_place="block (app.py:7)")])
+    assert said.text == (
+        "block (app.py:7) blocked the event loop of worker 1 for 9.0 s, and every request of it "
+        "waited."
+    )
     said = headline([worker(*slow(5), late=3.0)])
     assert said.state == "exhausted"
     assert said.also[0].startswith("Something blocked the event loop of worker 1 for 3.0 s")

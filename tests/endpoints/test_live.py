@@ -29,6 +29,7 @@ from reviewpoint_db.endpoints.worker import worker_report
 from reviewpoint_db.history import Gauges, Sample
 from reviewpoint_db.server_view import ServerView
 from reviewpoint_db.siblings import Siblings
+from reviewpoint_db.snapshots import LoopLate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -413,9 +414,13 @@ async def test_the_configuration_shows_no_secret(sqlite_url: str) -> None:
 
 async def test_a_late_event_loop_is_news_for_a_moment(database: Database) -> None:
     assert (await figures(database))["headline"]["state"] == "calm"
-    database.activity.loop_late = (time.monotonic(), 3.0)
+    database.activity.loop_late = LoopLate(time.monotonic(), 3.0, "block (app.py:7)")
+    said = (await figures(database))["headline"]["text"]
+    assert said.startswith("block (app.py:7) blocked the event loop of worker ")
+    # As long as health says so.
+    database.activity.loop_late = LoopLate(time.monotonic() - 20, 3.0)
     assert "blocked the event loop" in (await figures(database))["headline"]["text"]
-    database.activity.loop_late = (time.monotonic() - 60, 3.0)
+    database.activity.loop_late = LoopLate(time.monotonic() - 60, 3.0)
     assert (await figures(database))["headline"]["state"] == "calm"
 
 
