@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from loguru import logger
 
 from reviewpoint_db.context import SYSTEM_CHECKS
+from reviewpoint_db.failures import Failing, Failures
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.histogram import BUCKETS, Histogram, HistogramSnapshot
 from reviewpoint_db.holder import Holder, HolderSnapshot, Work
@@ -122,6 +123,7 @@ class Activity:
         self._creation = Histogram()
         self._statements = Histogram()
         self._statement_errors: dict[str, int] = {}
+        self._failures = Failures()
         self._sessions: dict[str, Histogram] = {}
         self._slow_sessions = Slowest(but_of=SYSTEM_CHECKS)
         self._slow_statements = Slowest(shape_of, but_of=SYSTEM_CHECKS)
@@ -306,11 +308,19 @@ class Activity:
         """Tell who listens how many rows a statement returned; nothing keeps it."""
         self._tell("rows", number, statement=statement)
 
-    def statement_failed(self, code: str, seconds: float, statement: str = "") -> None:
+    def statement_failed(
+        self, code: str, seconds: float, statement: str = "", handler: str = "unknown"
+    ) -> None:
         """Count a statement that failed, by the database's code or the error's class."""
         with self._lock:
+            self._failures.note(code, handler, self._statements.count)
             self._statement_errors[code] = self._statement_errors.get(code, 0) + 1
         self._tell("statement_failed", seconds, code, statement)
+
+    def failing_lately(self) -> tuple[list[Failing], int]:
+        """Return which statements failed in the last seconds, and how many succeeded meanwhile."""
+        with self._lock:
+            return self._failures.lately(self._statements.count)
 
     # -- warnings and events ------------------------------------------------------------------
 

@@ -124,7 +124,9 @@ class _Observer:
             return
         now = time.monotonic()
         code = code_of(context.original_exception) or type(context.original_exception).__name__
-        self._activity.statement_failed(code, now - holder.changed, holder.statement or "")
+        self._activity.statement_failed(
+            code, now - holder.changed, holder.statement or "", holder.handler or holder.task_name
+        )
         holder.running = False
         holder.changed = now
 

@@ -116,6 +116,14 @@ MUTANTS = [
         "named_with_its_stack",
     ),
     Mutant(
+        "a few failures among many statements are an alarm",
+        "endpoints/headline.py",
+        "_SHARE_FAILS: Final = 0.1",
+        "_SHARE_FAILS: Final = 0.0",
+        "tests/endpoints/test_headline.py",
+        "good_share",
+    ),
+    Mutant(
         "an outage is told at each failure",
         "reachability.py",
         "        if before is None:\n            self._activity.up_changed(up=False)\n",

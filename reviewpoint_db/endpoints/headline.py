@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -15,10 +15,15 @@ from reviewpoint_db.endpoints.report import (
     WorkerReport,
     duration,
 )
+from reviewpoint_db.failures import LATELY
 from reviewpoint_db.health_report import HealthReport
 from reviewpoint_db.history import Gauges
 
 __all__ = ("Headline", "State", "headline")
+
+#: So many of the last statements, and such a share of them, have to fail before it is told.
+_MANY_FAIL: Final = 5
+_SHARE_FAILS: Final = 0.1
 
 State = Literal["calm", "busy", "degraded", "exhausted", "leaking", "blocked", "unreachable"]
 
@@ -72,6 +77,7 @@ def headline(
             [*_leaks(workers), *_blocked(blockings), *_exhausted(workers, blockings)],
             key=lambda finding: -finding.weight,
         ),
+        *_failing(workers),
         *_silent(silent),
         *_checks(health),
         *_hosts(hosts, down=bool(unreachable)),
@@ -87,6 +93,29 @@ def headline(
         ][:1]
     first, *others = findings
     return Headline(first.state, first.text, tuple(other.text for other in others))
+
+
+def _failing(workers: Sequence[WorkerReport]) -> list[_Finding]:
+    """Name the code with which most of the statements fail, where a good share does."""
+    failing = [each for worker in workers for each in worker.failing]
+    failed = sum(each.number for each in failing)
+    done = sum(worker.succeeded for worker in workers)
+    if failed < _MANY_FAIL or failed < _SHARE_FAILS * (failed + done):
+        return []
+    codes: Counter[str] = Counter()
+    for each in failing:
+        codes[each.code] += each.number
+    code, number = codes.most_common(1)[0]
+    routes: Counter[str] = Counter()
+    for each in failing:
+        if each.code == code:
+            routes[each.handler] += each.number
+    route, most = routes.most_common(1)[0]
+    text = (
+        f"{number / LATELY:.1f} statements a second fail with {code}, "
+        f"{'all' if most == number else 'most often'} in {route}."
+    )
+    return [_Finding(0, "degraded", text)]
 
 
 def _silent(pids: Sequence[int]) -> list[_Finding]:

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from reviewpoint_db.failures import Failing
 from reviewpoint_db.history import Gauges, Sample
 from reviewpoint_db.stacks import Frame
 
@@ -183,6 +184,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         history: Its last minutes.
         statements: Its slowest statements.
         notices: Its recent warnings, the newest first.
+        failing: Its statements that failed in the last seconds.
+        succeeded: How many did not, meanwhile.
         late: By how many seconds its event loop was late, in the last moments.
         late_place: The line that blocked it, as far as it is known.
         hosts: The database's hosts as it sees them; none where there is but one.
@@ -199,6 +202,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Sample, ...] = ()
     statements: tuple[Statement, ...] = ()
     notices: tuple[Notice, ...] = ()
+    failing: tuple[Failing, ...] = ()
+    succeeded: int = 0
     late: float | None = None
     late_place: str | None = None
     hosts: tuple[HostReport, ...] = ()

@@ -51,6 +51,7 @@ def worker_report(
     late = database.activity.loop_late
     if late is not None and late.ago > LATE_FOR:
         late = None
+    failing, succeeded = database.activity.failing_lately()
     failure, now = database.activity.reachability.failure, time.monotonic()
     routes = Counter(map(_route, holders))
     return WorkerReport(
@@ -65,6 +66,8 @@ def worker_report(
         history=database.live.history.samples,
         statements=_statements(activity),
         notices=_notices(activity, pid),
+        failing=tuple(each._replace(handler=route_of(each.handler)) for each in failing),
+        succeeded=succeeded,
         late=late.seconds if late else None,
         late_place=late.place if late else None,
         hosts=host_reports(database),

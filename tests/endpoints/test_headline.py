@@ -16,6 +16,7 @@ from reviewpoint_db.endpoints.report import (
     duration,
     route_of,
 )
+from reviewpoint_db.failures import Failing
 from reviewpoint_db.health_report import CheckResult, HealthReport, report_of
 from reviewpoint_db.history import Gauges
 
@@ -276,6 +277,40 @@ def test_silent_workers_are_told_of() -> None:
     said = headline([worker(*slow(5))], silent=[7, 8])
     assert said.state == "exhausted"
     assert said.also[0].startswith("Workers 7, 8 do not answer: ")
+
+
+@pytest.mark.parametrize(
+    ("failing", "succeeded", "text"),
+    [
+        (
+            [Failing("42P01", "GET /missing", 98)],
+            98,
+            "9.8 statements a second fail with 42P01, all in GET /missing.",
+        ),
+        (
+            [
+                Failing("42P01", "GET /missing", 5),
+                Failing("57014", "GET /slow", 6),
+                Failing("42P01", "GET /a", 2),
+            ],
+            60,
+            "0.7 statements a second fail with 42P01, most often in GET /missing.",
+        ),
+        ([Failing("42P01", "GET /missing", 4)], 0, None),
+        ([Failing("42P01", "GET /missing", 9)], 91, None),
+        ([], 100, None),
+    ],
+)
+def test_statements_that_fail_are_told_when_they_are_a_good_share(
+    failing: list[Failing], succeeded: int, text: str | None
+) -> None:
+    workers = [
+        worker(failing=tuple(failing[:1]), succeeded=succeeded),
+        worker(failing=tuple(failing[1:])),
+    ]
+    said = headline(workers)
+    assert said.state == ("degraded" if text else "calm")
+    assert text is None or said.text == text
 
 
 def test_a_late_event_loop_is_told_of() -> None:

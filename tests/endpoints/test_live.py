@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from reviewpoint_db import live as live_module
@@ -521,6 +522,18 @@ async def test_another_worker_that_has_not_heard_of_the_end_is_not_believed(
         other.activity.reachability.failed("refused")
         found = await figures(database)
         assert found["headline"]["state"] == "unreachable"  # the other one asked after that
+
+
+async def test_statements_that_fail_are_the_headline(database: Database) -> None:
+    for _ in range(6):
+        with pytest.raises(SQLAlchemyError):
+            async with database.session(origin="GET /missing get_missing [abc]") as session:
+                await session.execute(text("select * from nowhere"))
+    (code,) = database.activity.snapshot().statement_errors
+    found = await figures(database)
+    assert found["headline"]["state"] == "degraded"
+    words = f"0.6 statements a second fail with {code}, all in GET /missing."
+    assert found["headline"]["text"] == words
 
 
 async def test_many_pages_cost_the_server_one_look_a_second(
