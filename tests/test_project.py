@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,24 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(installed: P
     assert "reviewpoint_db/py.typed" in files(installed)
     others = {path.name for path in installed.iterdir()} - {*packages, "bin"}
     assert {name.rpartition(".")[2] for name in others} == {"dist-info"}
+
+
+def test_the_sdist_holds_every_file_of_the_repository(tmp_path: Path) -> None:
+    """So that the tests, the benchmarks and CI run from an unpacked archive."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {member.name.partition("/")[2] for member in opened if member.isfile()}
+    listing = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert held >= set(listing.stdout.splitlines())
+    assert "PKG-INFO" in held
 
 
 @pytest.fixture
