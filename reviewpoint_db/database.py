@@ -1,6 +1,12 @@
 """Database: the one owner of engines, sessions and their end.
 
-Who closes a connection: `Database.end` (a session's), `Database.stop` (all that are left).
+Who closes a connection:
+
+- `Database.end` returns a session's connection to its pool, which keeps it or closes it
+  (`invalidated`, `unclean`).
+- `Supply._close` closes what a pool no longer wants, in a task of its own: a connection that is too
+  old (`lifetime`), idle for too long (`idle`) or dead (`lost`, `ping_failed`).
+- `Database.stop` closes all that are left (`disposed`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,20 @@
 One process is read when somebody asks (`collector`); where several share a folder
 (`PROMETHEUS_MULTIPROC_DIR`) every single measurement is written to instruments in it (`write_through`),
 since custom collectors do not work there. Both have the names of `METRICS`.
+
+A new metric, in this order:
+
+1. What happens is a `Measure` of `activity.py`: a method of `Activity` counts it and passes it on by
+   `_tell()`, and `ActivitySnapshot` (`snapshots.py`) has the total. A value that can be read at any
+   moment, as the pool's gauges can, needs neither.
+2. `METRICS` has its name, kind, text and second label.
+3. `_figures` has its value, for one process.
+4. `_COUNTERS`, `_TIMERS`, `_MOVES` or `_SETTINGS` leads the measure to it, for several processes. A
+   gauge that one process sets for all also needs a mode in `_WORST`, and `write_through` takes the
+   process out of it at the end.
+5. `docs/reference/metrics.md` has a row with the same kind, label and text, and
+   `docs/reference/grafana.json` a panel: `tests/docs/test_reference.py` compares them. It becomes an
+   instrument of OpenTelemetry only where the semantic conventions have one (`telemetry.py`).
 """
 
 from __future__ import annotations
