@@ -92,12 +92,11 @@ class Reachability:
 
     def answered(self) -> None:
         """Note that a connect or a round trip succeeded."""
-        if self.failure is None:
-            return
         with self._lock:
             before, self.failure = self.failure, None
-        if before is not None:
-            seconds = time.monotonic() - before.since
-            self._activity.up_changed(up=True)
-            logger.info("Database {!r} answers again after {:.1f} s", self._activity.name, seconds)
-            self._activity.emit("db.reachable", seconds=seconds)
+        if before is None:
+            return
+        seconds = time.monotonic() - before.since
+        self._activity.up_changed(up=True)
+        logger.info("Database {!r} answers again after {:.1f} s", self._activity.name, seconds)
+        self._activity.emit("db.reachable", seconds=seconds)

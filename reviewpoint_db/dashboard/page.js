@@ -3,8 +3,8 @@
 
 const INTERVAL = 2000;
 const ANSWER_WITHIN = 8000;
-// An answer takes up to two seconds where a server is silent; figures without one for longer are old.
-const STALE_AFTER = 3000;
+// An answer takes two seconds at most where a server is silent; the figures are four seconds old by then.
+const STALE_AFTER = 2500;
 const BASE = location.origin + location.pathname.replace(/\/*$/, "/");
 let timer = null;
 let paused = false;
@@ -159,7 +159,7 @@ setInterval(() => {
   if (!asking || Date.now() - askedAt < STALE_AFTER) return;
   lost(`no answer for ${seconds((Date.now() - askedAt) / 1000)}`);
   showFreshness();
-}, 1000);
+}, 500);
 
 byId("charts").append(...CHARTS.map((chart) => chart.figure));
 byId("json").href = `${BASE}debug/live`;

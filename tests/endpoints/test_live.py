@@ -429,17 +429,16 @@ async def test_an_outage_that_nobody_else_met_is_the_headline(
     own_postgres: PostgresServer, own_url: str, runtime: Path
 ) -> None:
     async with Database(config(own_url)) as database, serving(database):
-        assert (await figures(database))["headline"]["state"] == "calm"
-        own_postgres.stop("immediate")
-        found = await until(database, lambda live: live["headline"]["state"] != "calm")
-        assert found["headline"]["state"] == "unreachable"
+        assert (await figures(database))["headline"]["state"] != "unreachable"
+        await asyncio.to_thread(own_postgres.stop, "immediate")
+        found = await until(database, lambda live: live["headline"]["state"] == "unreachable")
         words = (
             r"The database is unreachable: ConnectionRefusedError: .+, for [\d.]+ s; nobody waits\."
         )
         assert re.fullmatch(words, found["headline"]["text"])
         assert found["workers"][0]["outage"].startswith("ConnectionRefusedError: ")
-        own_postgres.start()
-        await until(database, lambda live: live["headline"]["state"] == "calm")
+        await asyncio.to_thread(own_postgres.start)
+        await until(database, lambda live: live["headline"]["state"] != "unreachable")
 
 
 async def test_a_server_that_is_silent_keeps_the_page_waiting_for_a_moment_only(
@@ -450,12 +449,12 @@ async def test_a_server_that_is_silent_keeps_the_page_waiting_for_a_moment_only(
         await figures(database)
         own_postgres.freeze()
         database.last_health.at = float("-inf")
-        assert (await figures(database))["headline"]["state"] == "calm"
+        assert (await figures(database))["headline"]["state"] != "unreachable"
         assert database.live._checks
         found = await until(database, lambda live: live["headline"]["state"] == "unreachable")
         assert "unreachable: " in found["headline"]["text"]
         own_postgres.thaw()
-        await until(database, lambda live: live["headline"]["state"] == "calm")
+        await until(database, lambda live: live["headline"]["state"] != "unreachable")
 
 
 async def test_a_failing_check_of_the_applications_is_on_the_page(database: Database) -> None:
@@ -505,7 +504,8 @@ async def test_what_the_server_does_not_say_is_told(
         found = await until(database, lambda live: live["server_error"])
         assert found["server_error"] == "no answer"
         words = "The server did not say who waits for whom: no answer."
-        assert (found["headline"]["state"], found["headline"]["text"]) == ("degraded", words)
+        assert found["headline"]["state"] == "degraded"
+        assert words in (found["headline"]["text"], *found["headline"]["also"])
         database.activity.reachability.failed("refused")
         assert (await figures(database))["server_error"] is None  # it is not even asked
         task.cancel()
@@ -518,7 +518,7 @@ async def test_another_worker_that_has_not_heard_of_the_end_is_not_believed(
     async with Database(config(database_url)) as other, serving(other):
         other.activity.reachability.failed("refused")
         found = await figures(database)
-        assert found["headline"]["state"] == "calm"  # this one has just had an answer
+        assert found["headline"]["state"] != "unreachable"  # this one has just had an answer
         other.activity.reachability.failed("refused")
         found = await figures(database)
         assert found["headline"]["state"] == "unreachable"  # the other one asked after that
