@@ -44,33 +44,33 @@ class DatabaseConfig(
 
     Args:
         url: PostgreSQL or SQLite. None: `./reviewpoint.sqlite3`, refused in prod.
-        environment: "dev", "test" or "prod". None: dev where the host is loopback or SQLite, else
-            prod.
+        environment: "dev", "test" or "prod". None: dev if the database is SQLite or on this machine,
+            otherwise prod.
         name: Distinguishes several databases of one application.
-        pool: The pool's limits. None: by the environment.
+        pool: The limits of the pool. None: depends on the environment.
         read_url: One or several replicas for read sessions, as one URL with several hosts.
-        max_replica_lag: A replica that is further behind the primary gets no reads.
-        read_your_writes: Have the reads of a client that has just written see that; it carries a
-            signed cookie from the one request to the other.
-        read_your_writes_secret: Signs that cookie; the same in all processes.
-        read_your_writes_wait: How long such a read waits for its replica before it uses the primary.
+        max_replica_lag: A replica that is further behind the primary is not used.
+        read_your_writes: Let a client that has just written read what it wrote; a signed cookie links
+            its requests.
+        read_your_writes_secret: Signs that cookie; must be the same in all processes.
+        read_your_writes_wait: How long such a read waits for a replica before it uses the primary.
         password: A function or coroutine function, called for every new connection, for rotating
             tokens; PostgreSQL only.
-        pgbouncer: Whether PgBouncer is in between, in transaction mode. None: noticed at the login;
-            True makes the pool 5+5 by default too.
-        connect_timeout: Limit of one attempt to connect; the URL's connect_timeout wins.
+        pgbouncer: Whether connections go through PgBouncer in transaction mode. None: detected at
+            login. True also makes the default pool 5+5.
+        connect_timeout: Limit of one attempt to connect; `connect_timeout` in the URL takes precedence.
         query_timeout: Limit of one statement.
         health_timeout: Limit of one health check.
-        leak_threshold: A session open for longer is reported.
+        leak_threshold: A connection held for longer is reported.
         idle_in_transaction_threshold: A transaction idle for longer is reported.
         slow_statement: A statement that takes longer is reported.
         retry_after: The Retry-After of a 503.
         session_class: The class of the sessions.
-        engine_options: Given to SQLAlchemy's `create_async_engine` as they are.
+        engine_options: Passed to SQLAlchemy's `create_async_engine` unchanged.
         expected_processes: Worker processes that share the server, to check the pools against its
             `max_connections`.
-        observe: Time statements and watch for what lasts too long. False is for measuring what
-            that costs.
+        observe: Time statements, and watch for anything that takes too long. Set False to measure
+            what this costs.
 
     Raises:
         ConfigurationError: A setting is refused; the message names it and the fix.

@@ -19,15 +19,16 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The limits of a connection pool; times in seconds.
 
     Args:
-        size: Connections that are kept open. Default: by the environment.
-        max_overflow: Connections more in a burst. Default: by the environment.
-        timeout: One deadline for all of acquiring: queue, connect, verification, retries.
-        queue_target: Overload: while nobody is served sooner, who would wait for twice as long gets a
-            503 at once, so that those are served whose clients are still there. 0: not before `timeout`.
-        idle_timeout: How long a burst connection stays open after its return.
+        size: Connections that are kept open. The default depends on the environment.
+        max_overflow: Additional connections in a burst. The default depends on the environment.
+        timeout: One deadline for acquiring a connection: queue, connect, verification, retries.
+        queue_target: Overload: while no request is served within this time, one that would wait twice
+            as long gets a 503 at once, so that others are served while their clients still wait.
+            0: none is refused before `timeout`.
+        idle_timeout: How long a burst connection stays open after it is returned.
         max_lifetime: Age at which a connection is replaced, less up to 10% at random.
         ping_after_idle: A connection idle for longer is verified by a round trip.
-        reset_on_return: What ends a transaction that a returned connection still has open.
+        reset_on_return: How to end a transaction that a returned connection still has open.
 
     Example:
         >>> PoolConfig(size=3, max_overflow=0).timeout
