@@ -66,7 +66,7 @@ class DatabaseConfig(
         slow_statement: A statement that takes longer is reported.
         retry_after: The Retry-After of a 503.
         session_class: The class of the sessions.
-        engine_options: Passed to SQLAlchemy's `create_async_engine` unchanged.
+        engine_options: Passed to SQLAlchemy's `create_async_engine`.
         expected_processes: Worker processes that share the server, to check the pools against its
             `max_connections`.
         observe: Time statements, and watch for anything that takes too long. Set False to measure

@@ -123,6 +123,16 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(installed: P
     assert {name.rpartition(".")[2] for name in others} == {"dist-info"}
 
 
+def test_what_an_index_shows_has_no_link_into_the_repository(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    shown = metadata.read_text(encoding="utf-8")
+    assert "Description-Content-Type: text/markdown" in shown
+    assert "# reviewpoint_db" in shown
+    assert len(re.findall(r"\]\(", (ROOT / "README.md").read_text(encoding="utf-8"))) > 20
+    links = re.findall(r"\]\(([^)]*)\)", shown)
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
 def test_the_sdist_holds_every_file_of_the_repository(tmp_path: Path) -> None:
     """So that the tests, the benchmarks and CI run from an unpacked archive."""
     subprocess.run(
