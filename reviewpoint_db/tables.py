@@ -6,17 +6,40 @@ import asyncio
 from typing import Final
 
 from loguru import logger
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import ConfigurationError, UnavailableError
 from reviewpoint_db.redaction import safe_error
 
-__all__ = ["MissingTables"]
+__all__ = ["MissingTables", "create_missing"]
 
 #: Seconds between two attempts while the database is away.
 _RETRY: Final = 1.0
+#: PostgreSQL has no CREATE TABLE that waits for another one: `IF NOT EXISTS` fails at its commit.
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('reviewpoint_db create_all'))")
+
+
+async def create_missing(engine: AsyncEngine, metadata: MetaData) -> None:
+    """Create the tables that are missing, one process after the other.
+
+    Args:
+        engine: Whose dialect knows how; on PostgreSQL a lock makes the others wait.
+        metadata: The tables.
+    """
+    locked = engine.dialect.name == "postgresql"  # CockroachDB has no such locks
+    if locked:
+        # Who waited for the lock sees what the former holder made, which other levels hide.
+        engine = engine.execution_options(isolation_level="READ COMMITTED")
+
+    def create(connection: Connection) -> None:
+        if locked:
+            connection.execute(_ONE_AT_A_TIME)
+        metadata.create_all(connection)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(create)
 
 
 class MissingTables:
@@ -45,8 +68,7 @@ class MissingTables:
     async def create(self, engine: AsyncEngine) -> bool:
         """Create what is missing; False when the database is away."""
         try:
-            async with engine.begin() as connection:
-                await connection.run_sync(self._metadata.create_all)
+            await create_missing(engine, self._metadata)
         except UnavailableError as error:
             logger.warning("Tables are created once the database is there: {}", safe_error(error))
             return False
@@ -54,6 +76,10 @@ class MissingTables:
 
     async def create_later(self, engine: AsyncEngine) -> None:
         """Try again until the database is there; ended by the database's stop."""
-        # ASYNC110: no event says that a database is back.
-        while not await self.create(engine):  # noqa: ASYNC110
-            await asyncio.sleep(_RETRY)
+        try:
+            # ASYNC110: no event says that a database is back.
+            while not await self.create(engine):  # noqa: ASYNC110
+                await asyncio.sleep(_RETRY)
+        except Exception as error:  # noqa: BLE001  metadata is foreign code
+            # Nobody awaits this task, so nobody else would tell.
+            logger.error("Could not create the missing tables: {}", safe_error(error))

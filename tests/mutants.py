@@ -398,6 +398,14 @@ MUTANTS = [
         "tests/test_database.py",
         "start_that_fails",
     ),
+    Mutant(
+        "processes create the tables at the same time",
+        "tables.py",
+        "            connection.execute(_ONE_AT_A_TIME)\n",
+        "            pass\n",
+        "tests/test_database.py",
+        "create_the_tables_one_by_one",
+    ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
         "a cached answer bears another client's token",

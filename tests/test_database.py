@@ -17,6 +17,7 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, notes, stored, write
+from tests.support.pools import until
 from tests.support.relay import Relay
 
 if TYPE_CHECKING:
@@ -156,6 +157,36 @@ async def test_tables_are_created_once_the_database_is_there(
                 while database._tasks:
                     await asyncio.sleep(0.02)
             assert await stored(database) == []
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT"])
+async def test_processes_that_start_together_create_the_tables_one_by_one(
+    postgres_url: str, level: str
+) -> None:
+    """As the workers of one server do; each has an engine of its own, of any isolation level."""
+    options = {"isolation_level": level}
+    databases = [_database(postgres_url, engine_options=options) for _ in range(6)]
+    await asyncio.gather(*(database.start() for database in databases))
+    assert await stored(databases[0]) == []
+    await asyncio.gather(*(database.stop() for database in databases))
+
+
+async def test_a_creation_of_tables_that_fails_later_is_logged(
+    own_postgres: PostgresServer, own_url: str
+) -> None:
+    wrong = MetaData()
+    Table("wrong", wrong, Column("id", _Unknown()))
+    config = DatabaseConfig(
+        url=own_url, environment="test", connect_timeout=1, pool=PoolConfig(timeout=0.1)
+    )
+    own_postgres.stop("immediate")
+    with logged("ERROR") as lines:
+        async with Database(config, metadata=wrong, create_all=True) as database:
+            await asyncio.to_thread(own_postgres.start)
+            await until(lambda: not database._tasks)
+    assert len(lines) == 1
+    assert "Could not create the missing tables" in lines[0]
+    assert "unheard_of" in lines[0]
 
 
 async def test_a_stop_gives_the_creation_of_tables_up() -> None:

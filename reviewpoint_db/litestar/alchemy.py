@@ -34,6 +34,7 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.litestar.commit import CommitRule, commit_rule
 from reviewpoint_db.litestar.listeners import configure_sessions
 from reviewpoint_db.redaction import safe_error, safe_url
+from reviewpoint_db.tables import create_missing
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -180,8 +181,7 @@ class SQLAlchemyAsyncConfig(_AlchemyConfig):
     async def create_all_metadata(self, app: Litestar) -> None:  # noqa: ARG002  their signature
         """Create the tables that are missing; a database that cannot be reached is logged."""
         try:
-            async with self.get_engine().begin() as connection:
-                await connection.run_sync(metadata_registry.get(self.bind_key).create_all)
+            await create_missing(self.get_engine(), metadata_registry.get(self.bind_key))
         except OperationalError as error:
             logger.error("Could not create the missing tables: {}", safe_error(error))
 
