@@ -66,12 +66,14 @@ class Seen(NamedTuple):
         in_recovery: False for one that was promoted, and is no replica any more.
         replayed: The place of the log up to which it has everything.
         lag: Seconds that it is behind at most; None where that is not known.
+        unmeasured: Whether the primary has never answered, so that nobody can know the lag.
     """
 
     error: str | None = None
     in_recovery: bool = True
     replayed: int = 0
     lag: float | None = None
+    unmeasured: bool = False
 
 
 def lsn_of(text: str) -> int:
@@ -86,6 +88,10 @@ class PrimaryLog:
     def __init__(self) -> None:
         self._places: list[int] = []
         self._times: list[float] = []
+
+    def __bool__(self) -> bool:
+        """Whether the primary has ever said where it is."""
+        return bool(self._places)
 
     def note(self, place: int, at: float) -> None:
         """Remember that all that was committed before `at` stands before `place`."""
@@ -279,6 +285,7 @@ class ReplicaWatch:
         else:
             place = lsn_of(replayed) if replayed else 0
             lag = log.lag(place) if in_recovery else None
-            seen = Seen(in_recovery=in_recovery, replayed=place, lag=lag)
+            unmeasured = in_recovery and not log
+            seen = Seen(in_recovery=in_recovery, replayed=place, lag=lag, unmeasured=unmeasured)
         if not end.has_come:  # an answer that comes after the stop brings no host back
             self._tell(number, seen)

@@ -70,6 +70,8 @@ class Replica:
         self.engines = EnginesByLoop(lambda: create(address()))
         #: Whether reads go there; looked at before each.
         self.usable = False
+        #: Whether a session has lost its connection since the host was seen last.
+        self.lost = False
         self.seen: Seen | None = None
 
     def engine(self) -> AsyncEngine:
@@ -81,14 +83,15 @@ class Replica:
         seen = self.seen
         if seen is None:
             return ReplicaState(host=self.name, role=None, state="unknown", lag=None, error=None)
-        state: State = "dead" if seen.error else "reading" if self.usable else "lagging"
+        error = seen.error or ("a connection to it was lost" if self.lost else None)
+        state: State = "dead" if error else "reading" if self.usable else "lagging"
         role: Literal["replica", "primary"] | None = "replica" if seen.in_recovery else "primary"
         return ReplicaState(
             host=self.name,
             role=None if seen.error else role,
             state=state,
             lag=seen.lag,
-            error=seen.error,
+            error=error,
         )
 
     def cut(self) -> None:
@@ -139,6 +142,7 @@ class Replicas:
         self._usable: tuple[Replica, ...] = ()
         self._turn = 0
         self._told = False
+        self._told_unmeasured = False
         self._lock = threading.RLock()
         self._watch = self._make_watch()
         on_fork(self)
@@ -203,9 +207,10 @@ class Replicas:
         """Take what a host said."""
         host = self.hosts[number]
         before, host.seen = host.seen, seen
+        host.lost = False
         promoted = not seen.error and not seen.in_recovery
         fresh = seen.lag is not None and seen.lag <= self._limit
-        self._set(host, usable=not seen.error and (promoted or fresh))
+        self._set(host, usable=not seen.error and (promoted or fresh or seen.unmeasured))
         self._activity.replica_seen(host.name, seen.lag, up=host.usable)
         if promoted and (before is None or before.in_recovery):
             self._activity.warn(
@@ -213,12 +218,17 @@ class Replicas:
                 f"{host.name} of read_url is no replica (any more): it is not in recovery. It is "
                 "read as before; nobody knows how far it is behind. Take it out of read_url.",
             )
+        if seen.unmeasured:
+            self._say_unmeasured()
+        elif seen.lag is not None:
+            self._told_unmeasured = False
         if seen.error and before is not None and not before.error:
             host.cut()
 
     def lost(self, source: ReadSource) -> bool:
         """Take a replica out at once, whose connection was lost, until it answers the watch."""
         if isinstance(source, Replica):
+            source.lost = True
             self._set(source, usable=False)
             self._activity.replica_seen(source.name, None, up=False)
             return True
@@ -230,6 +240,15 @@ class Replicas:
             self._usable = tuple(each for each in self.hosts if each.usable)
             if self._usable:
                 self._told = False
+
+    def _say_unmeasured(self) -> None:
+        if not self._told_unmeasured:
+            self._told_unmeasured = True
+            self._activity.warn(
+                "replica_lag_unknown",
+                "The primary has not answered since the start, so nobody knows how far the replicas "
+                "of read_url are behind: they are read all the same.",
+            )
 
     def _say_none(self) -> None:
         with self._lock:
@@ -301,8 +320,10 @@ class Replicas:
         self._forget()
 
     def _forget(self) -> None:
+        self._told_unmeasured = False
         for host in self.hosts:
             host.seen = None
+            host.lost = False
             self._set(host, usable=False)
 
     def existing(self) -> tuple[AsyncEngine | None, ...]:

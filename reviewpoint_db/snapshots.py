@@ -37,6 +37,7 @@ WarningKind = Literal[
     "uncommitted_changes",
     "event_loop_late",
     "no_replica",
+    "replica_lag_unknown",
     "replica_promoted",
     "unreachable",
 ]

@@ -1059,6 +1059,22 @@ MUTANTS = [
         "too_far_behind",
     ),
     Mutant(
+        "replicas are not read by who starts while the primary is down",
+        "replica_watch.py",
+        "            unmeasured = in_recovery and not log\n",
+        "            unmeasured = False\n",
+        "tests/scale/test_replicas.py",
+        "who_starts_while",
+    ),
+    Mutant(
+        "a replica whose connection was lost is said to lag",
+        "replicas.py",
+        "            source.lost = True\n",
+        "",
+        "tests/test_replicas.py",
+        "dead_until",
+    ),
+    Mutant(
         "the signature of a replica's token is not looked at",
         "read_your_writes.py",
         "if not hmac.compare_digest(self._sign(what).encode(), signature.encode()):",

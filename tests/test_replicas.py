@@ -124,6 +124,31 @@ class TestTurns:
         assert replicas.choose() is None
         assert [one.state for one in replicas.states()] == ["lagging", "lagging"]
 
+    def test_one_whose_connection_was_lost_is_dead_until_it_is_seen_again(self) -> None:
+        _, replicas = replicas_of(config())
+        replicas.tell(0, Seen(lag=0.0))
+        replicas.lost(replicas.hosts[0])
+        state = replicas.states()[0]
+        assert (state.state, state.error) == ("dead", "a connection to it was lost")
+        replicas.tell(0, Seen(lag=0.0))
+        state = replicas.states()[0]
+        assert (state.state, state.error) == ("reading", None)
+        replicas.lost(replicas.hosts[0])
+        replicas.stop()
+        assert replicas.states()[0].state == "unknown"
+
+    def test_without_a_word_of_the_primary_they_are_read_with_one_warning_an_episode(self) -> None:
+        database, replicas = replicas_of(config(max_replica_lag=2.0))
+        for _ in range(2):
+            for number in (0, 1, 0, 1):
+                replicas.tell(number, Seen(unmeasured=True))
+            assert {replicas.choose() for _ in range(4)} == set(replicas.hosts)
+            replicas.tell(0, Seen(lag=2.5))
+            replicas.tell(1, Seen(error="gone"))
+            assert replicas.choose() is None
+        warnings = database.activity.snapshot().warnings
+        assert warnings["replica_lag_unknown"] == 2
+
     def test_one_that_was_promoted_is_read_and_told_of_once(self) -> None:
         database, replicas = replicas_of(config())
         for _ in range(3):

@@ -155,6 +155,25 @@ async def test_replicas_read_on_while_the_primary_is_down(
     cluster.primary.start()
 
 
+async def test_replicas_are_read_by_who_starts_while_the_primary_is_down(
+    cluster: PostgresCluster,
+) -> None:
+    cluster.primary.kill()
+    try:
+        async with Database(config(cluster)) as database:
+            await until(lambda: reading(database) == 2)
+            assert {await port(database) for _ in range(4)} == set(ports(cluster)[1:])
+            assert database.replicas is not None
+            assert {one.lag for one in database.replicas.states()} == {None}
+            assert database.activity.snapshot().warnings == {"replica_lag_unknown": 1}
+            cluster.primary.start()
+            states = database.replicas.states
+            await until(lambda: all(one.lag is not None for one in states()))
+            assert {await port(database) for _ in range(4)} == set(ports(cluster)[1:])
+    finally:
+        cluster.primary.start()
+
+
 async def test_a_stop_closes_the_connections_to_the_replicas(cluster: PostgresCluster) -> None:
     async with Database(config(cluster)) as database:
         await until(lambda: reading(database) == 2)
