@@ -76,33 +76,34 @@ class Watch:
         """Begin to watch, the running loop first."""
         self._ended = threading.Event()
         self.join_loop()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._ended,), name="reviewpoint_db watch", daemon=True
-        )
-        self._thread.start()
 
     def join_loop(self) -> None:
         """Watch the running loop too, as far as there is one and anything is watched."""
-        if self._ended.is_set():
-            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
         with self._lock:
+            if self._ended.is_set():
+                return
             if all(beat.loop is not loop for beat in self._beats):
                 self._beats = (*self._beats, beat_of(self._activity))
+            if self._thread is None:  # or it has ended, since all loops before were closed
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._ended,), name="reviewpoint_db watch", daemon=True
+                )
+                self._thread.start()
 
     def stop(self) -> None:
         """End it; may be called again, and from any loop."""
         self._ended.set()
         with self._lock:
             beats, self._beats = self._beats, ()
+            thread, self._thread = self._thread, None
         for beat in beats:
             beat.leave(self._activity)
-        if self._thread is not None:
-            self._thread.join(timeout=1.0)
-            self._thread = None
+        if thread is not None:
+            thread.join(timeout=1.0)
 
     def look_at_loops(self) -> None:
         """Name what blocks a loop at this moment, if anything does."""
@@ -190,10 +191,19 @@ class Watch:
             with suppress(RuntimeError):  # it was closed just now
                 beat.loop.call_soon_threadsafe(self._try_again)
 
+    def _out_of_work(self, ended: threading.Event) -> bool:
+        """Whether the thread is to end; the next loop that joins starts another one."""
+        with self._lock:
+            if self._beats:
+                return False
+            if not ended.is_set():  # else it is no longer this one's place
+                self._thread = None
+            return True
+
     def _run(self, ended: threading.Event) -> None:
         rounds = 0.0
         # Loops that are closed without a stop would be watched for ever.
-        while not ended.wait(BEAT) and self._beats:
+        while not ended.wait(BEAT) and not self._out_of_work(ended):
             self.look_at_loops()
             rounds += BEAT
             if rounds >= _ROUND:

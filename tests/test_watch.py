@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -345,6 +346,45 @@ async def test_the_second_loop_of_a_database_is_watched_too(
             await asyncio.to_thread(asyncio.run, second(database))
         (line,) = [line for line in lines if "The event loop is late" in line]
         assert "in second loop, blocked by block (tests/test_watch.py:" in line
+
+
+def test_a_loop_that_comes_after_one_that_was_closed_without_a_stop_is_watched(
+    sqlite_url: str,
+) -> None:
+    database = Database(DatabaseConfig(url=sqlite_url, environment="dev"))
+
+    async def serve(*, stop: bool) -> threading.Thread | None:
+        await database.start()
+        async with database.session() as session:
+            await session.execute(text("select 1"))
+        thread = database._watch._thread
+        if stop:
+            await database.stop()
+        return thread
+
+    first = asyncio.run(serve(stop=False))
+    assert first is not None
+    first.join(10)
+    assert not first.is_alive()
+    assert database.started
+    second = asyncio.run(serve(stop=True))
+    assert second is not None
+    assert second is not first
+    assert not second.is_alive()
+
+
+async def test_a_thread_that_ends_late_takes_no_other_ones_place() -> None:
+    watch = Watch(Activity("papers"), leak_threshold=30, idle_threshold=30)
+    watch.start()
+    before = watch._ended
+    watch.stop()
+    watch.start()
+    thread = watch._thread
+    watch._beats, beats = (), watch._beats
+    assert watch._out_of_work(before)
+    assert watch._thread is thread
+    watch._beats = beats
+    watch.stop()
 
 
 async def test_a_beat_ends_with_its_last_database_and_is_no_later_loops(
