@@ -198,12 +198,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self.activity.acquire_timed_out()
         outage = self._slots.outage
         # When connects hang, or nobody has a connection, the pool is not what is full.
-        hanging = any(
-            begun - arrived <= self._timeout / 2 for begun in self._supply.openings.values()
-        )
+        # An overload refuses who has come just now: how long they waited says nothing of a connect.
+        now = asyncio.get_running_loop().time()
+        hanging = any(now - begun >= self._timeout / 2 for begun in self._supply.openings.values())
         if outage is not None or hanging or not self._leased:
             return no_answer(self, outage)
-        error = exhausted(self, asyncio.get_running_loop().time() - arrived)
+        error = exhausted(self, now - arrived)
         self.activity.emit("db.pool_exhausted", message=str(error))
         return error
 
@@ -214,10 +214,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
         assert loop is not None  # of its checkout
         if loop is loop_of_this_thread():
             self._take_back(record)
-        elif not loop.is_closed():  # the garbage collector runs in any thread
-            loop.call_soon_threadsafe(self._take_back, record)
-        elif record in self._leased:
-            self._supply.abandon_one(self._leased.pop(record))
+            return
+        try:
+            loop.call_soon_threadsafe(self._take_back, record)  # the garbage collector's thread
+        except RuntimeError:  # that loop is closed
+            if record in self._leased:
+                self._supply.abandon_one(self._leased.pop(record))
 
     def _take_back(self, record: ConnectionPoolEntry) -> None:
         now = time.monotonic()

@@ -105,7 +105,8 @@ class PostgreSQL:
                 copy.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(RuntimeError):  # "Event loop is closed"
             driver.terminate()
-        own = getattr(transport, "_sock", None)
+        loop = getattr(driver, "_loop", None)  # one that hangs will close it by itself
+        own = getattr(transport, "_sock", None) if loop is None or loop.is_closed() else None
         if own is not None:  # asyncio's transport would close it in its finalizer, with a warning
             own.close()
             transport._sock = None  # noqa: SLF001

@@ -95,6 +95,8 @@ class Slots(Generic[C]):
         self.full_since: float | None = None
         #: Why the last attempt to connect failed, while none succeeds.
         self.outage: Exception | None = None
+        #: Grows when all is forgotten: what was begun before reports to nobody.
+        self.generation = 0
         self._open_one = open_one
         self._kept = kept
         self._standing = Standing(queue_target) if queue_target else None
@@ -243,6 +245,7 @@ class Slots(Generic[C]):
         self.idle.clear()
         self._waiters.clear()
         self.total = self.opening = 0
+        self.generation += 1
         self.full_since = self.outage = self._probe = self._expiry = None
 
     # -- opening ------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger
@@ -101,22 +103,23 @@ class Supply:
         started = time.monotonic()
         # A count, not the time: where the clock stands still, what is opened next would seem as old.
         retirements = self._retirements
+        generation = self.slots.generation
         try:
             record = await open_record(self._pool, self._backend, self.connect_timeout)
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             self._activity.connection_failed(safe_error(error), to_replica=self._to_replica)
             lagging = self._backend.password_rotates and code_of(error) == "28P01"
-            if lagging or is_transient_connect(error):
-                self.slots.failed(error)
-            else:
-                self.slots.refused(error)
+            passing = lagging or is_transient_connect(error)
+            tell = self.slots.failed if passing else self.slots.refused
+            self._tell(generation, partial(tell, error))
         except BaseException as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                self.slots.gave_up()
+                self._tell(generation, self.slots.gave_up)
                 raise
             # A listener or the password's function ended so; the next attempt will, at once.
-            self.slots.failed(ConnectionAbortedError(f"the connect ended in {safe_error(error)}"))
+            ended = ConnectionAbortedError(f"the connect ended in {safe_error(error)}")
+            self._tell(generation, partial(self.slots.failed, ended))
             if not isinstance(error, asyncio.CancelledError):
                 raise
         else:
@@ -126,7 +129,15 @@ class Supply:
             self._activity.connection_opened(
                 pooled.idle_since - started, to_replica=self._to_replica
             )
-            self.slots.opened(pooled)
+            if not self._tell(generation, partial(self.slots.opened, pooled)):
+                self.abandon_one(pooled)
+
+    def _tell(self, generation: int, what: Callable[[], None]) -> bool:
+        """Report to the slots, unless they have forgotten all that was begun: the pool was abandoned."""
+        if generation != self.slots.generation:
+            return False
+        what()
+        return True
 
     def _keep(self) -> None:
         """See to it that what became idle is closed one day, or now in a disposed pool."""
@@ -168,11 +179,13 @@ class Supply:
     def close_soon(self, pooled: Pooled, reason: CloseReason) -> None:
         """Close a connection outside of anybody's request; its slot is free afterwards."""
         self._activity.connection_closed(reason)
-        task = self._running_loop.create_task(self._close(pooled, fit=reason not in UNFIT))
+        task = self._running_loop.create_task(
+            self._close(pooled, self.slots.generation, fit=reason not in UNFIT)
+        )
         self.closings[task] = pooled
-        task.add_done_callback(self.closings.pop)
+        task.add_done_callback(lambda task: self.closings.pop(task, None))
 
-    async def _close(self, pooled: Pooled, *, fit: bool) -> None:
+    async def _close(self, pooled: Pooled, generation: int, *, fit: bool) -> None:
         try:
             await self._backend.close(pooled.driver, CLOSE_TIMEOUT)
             # The driver's connection is closed by now, so that this waits for nothing.
@@ -180,7 +193,7 @@ class Supply:
         except Exception as error:  # noqa: BLE001 - a listener is foreign code
             logger.warning("A connection was closed with an error: {}", safe_error(error))
         finally:
-            self.slots.free()
+            self._tell(generation, self.slots.free)
 
     def retire(self) -> None:
         """Cut what nobody uses, and let nothing that is being opened be used."""
@@ -230,7 +243,7 @@ class Supply:
         return True
 
     def abandon(self) -> None:
-        """Cut what is idle or being closed, in a loop that is closed."""
+        """Cut what is idle or being closed, in a loop that is closed, or does not get to it."""
         for pooled in self.slots.idle:
             self.abandon_one(pooled)
         for pooled in self.closings.values():  # counted already

@@ -356,6 +356,31 @@ MUTANTS = [
         "tests/testing/test_turns.py",
         "gave_up",
     ),
+    # -- what is under way, and what is over -------------------------------------------------------
+    Mutant(
+        "what was under way in an abandoned pool frees a slot",
+        "supply.py",
+        "        if generation != self.slots.generation:\n",
+        "        if False:\n",
+        "tests/test_pool.py",
+        "abandoned_pool",
+    ),
+    Mutant(
+        "an overload is taken for a silent database",
+        "pool.py",
+        "any(now - begun >= self._timeout / 2 for",
+        "any(now - begun >= 0 for",
+        "tests/test_pool.py",
+        "an_overload_is",
+    ),
+    Mutant(
+        "no thread watches the loop that comes after a closed one",
+        "watch.py",
+        "                self._thread = None\n            return True\n",
+        "                pass\n            return True\n",
+        "tests/test_watch.py",
+        "closed_without_a_stop",
+    ),
     # -- the watch of replicas ---------------------------------------------------------------------
     Mutant(
         "the watch of replicas outlives its event loop",
@@ -476,8 +501,8 @@ MUTANTS = [
     Mutant(
         "a password that lags behind its rotation is told at once",
         "supply.py",
-        "            if lagging or is_transient_connect(error):\n",
-        "            if is_transient_connect(error):\n",
+        "            passing = lagging or is_transient_connect(error)\n",
+        "            passing = is_transient_connect(error)\n",
         "tests/test_passwords.py",
         "rotation_under_load",
     ),

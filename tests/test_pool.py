@@ -965,6 +965,48 @@ async def test_dispose_in_another_thread_is_carried_to_the_loop(postgres_url: st
     await until(lambda: pool.total() == 0)
 
 
+async def test_what_was_under_way_in_an_abandoned_pool_ends_without_a_slot(
+    relay: Relay, postgres_url: str
+) -> None:
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    engine = make_engine(relay.url(postgres_url))
+    await release(await hold(engine, 2))
+    pool = pool_of(engine)
+    relay.delay(0.2)
+    pool._supply.close_idle()
+    pool._slots._open()
+    await asyncio.sleep(0)
+    under_way = {*pool._supply.openings, *pool._supply.closings}
+    assert len(under_way) == 3
+    pool.abandon()
+    await asyncio.wait(under_way, timeout=10)
+    await asyncio.sleep(0)
+    assert (pool.total(), pool._slots.opening, pool.checkedin()) == (0, 0, 0)
+    assert not pool._supply.openings
+    assert errors == []
+    await until(lambda: relay.live == 0)
+    assert await ask(engine) == 1
+    await engine.dispose()
+
+
+async def test_an_overload_is_no_silent_database_because_a_connection_is_being_opened(
+    relay: Relay, postgres_url: str
+) -> None:
+    async with engine_with_pool(
+        relay.url(postgres_url), size=1, max_overflow=1, queue_target=0.01
+    ) as engine:
+        held = await hold(engine, 1)
+        standing = pool_of(engine)._slots._standing
+        assert standing is not None
+        standing.stands = True
+        relay.blackhole()
+        with pytest.raises(PoolTimeoutError, match="queue_target"):
+            await ask(engine)
+        relay.restore()
+        await release(held)
+
+
 def test_a_close_under_way_in_a_loop_that_is_closed_is_cut(relay: Relay, postgres_url: str) -> None:
     async def use() -> AsyncEngine:
         engine = make_engine(relay.url(postgres_url))
