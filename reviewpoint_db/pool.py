@@ -5,16 +5,17 @@ place in the engine; this subclass replaces the queue behind it:
 
 * *Elastic*: a burst connection stays for `idle_timeout` after its return.
 * *Fair*: those who wait are served in the order of their arrival.
-* *Verified*: a connection that the driver knows to be closed is replaced at checkout, one that
-  was idle for `ping_after_idle` is pinged in one round trip, else it is trusted.
+* *Verified*: a connection that the driver knows to be closed or in use (a transaction, a statement)
+  is replaced at checkout, one that was idle for `ping_after_idle` is pinged in one round trip, else
+  it is trusted.
 * *Observed*: every wait, use, opening and closing is recorded in the `Activity`.
 
 `timeout` is one deadline for queue, connect, verification and retries. Connections are opened and
 closed in tasks of the pool, so that whoever waits may leave at any moment (`slots.py`).
 
 The private names of SQLAlchemy that this needs are `_do_get`, `_do_return_conn`,
-`_create_connection` and `_invoke_creator` (the extension points of a pool) and what `recreate()`
-copies; tests/test_pool.py fails when they change.
+`_create_connection` and `_invoke_creator` (the extension points of a pool), the lock of an adapted
+connection (`Pooled.busy`) and what `recreate()` copies; tests/test_pool.py fails when they change.
 """
 
 from __future__ import annotations
@@ -145,7 +146,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
             now < pooled.retire_at
             and pooled.idle_since > self._suspect_since
             and not self._backend.is_closed(pooled.driver)
+            and not self._unclean(pooled)
         )
+
+    def _unclean(self, pooled: Pooled) -> bool:
+        """Whether somebody's work is still on a connection: a transaction, or a statement."""
+        return self._backend.in_transaction(pooled.driver) or pooled.busy
 
     def _acquire(self, pooled: Pooled | None) -> Pooled:
         """Return a verified connection, after as many attempts as the deadline allows."""
@@ -170,6 +176,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
         """Say whether a connection may be used; else it is closed, and its slot becomes free."""
         if self._backend.is_closed(pooled.driver):
             self._supply.discard(pooled, "lost")
+        elif self._unclean(pooled):
+            self._supply.discard(pooled, "unclean")
         elif time.monotonic() >= pooled.retire_at:
             self._supply.close_soon(pooled, "lifetime")
         else:
@@ -235,7 +243,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             self._slots.free()
         elif self._backend.is_closed(pooled.driver):
             self._supply.discard(pooled, "lost")
-        elif self._backend.in_transaction(pooled.driver):
+        elif self._unclean(pooled):
             self._supply.discard(pooled, "unclean")
         elif now >= pooled.retire_at:
             self._supply.close_soon(pooled, "lifetime")

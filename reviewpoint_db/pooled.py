@@ -65,6 +65,12 @@ class Pooled:
         assert self.record.record_info is not None
         self.record.record_info[KEY] = self
 
+    @property
+    def busy(self) -> bool:
+        """Whether a statement is under way; SQLAlchemy's adapters have a lock for that. No I/O."""
+        lock = getattr(self.adapted, "_execute_mutex", None)
+        return lock is not None and lock.locked()
+
 
 def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object) -> None:
     """Replace a connection at its return: for the pool's event `soft_invalidate`.

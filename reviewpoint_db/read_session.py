@@ -2,6 +2,9 @@
 
 They use the same pool by another face of the engine, which is in autocommit; a stream of rows, which
 needs a transaction, has a second one. With replicas a read session chooses its host first.
+
+Tasks may share a read session, as dependencies do that are resolved at once: they take turns, and
+each turn has its connection for itself.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
 from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError
 from reviewpoint_db.session import BoundSession, SessionMixin, assemble, over, state_of
+from reviewpoint_db.turns import Turns
 
 __all__ = [
     "LATER",
@@ -67,13 +71,17 @@ class _ReadingSession(BoundSession):
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute and return the connection; a stream keeps it until the session's end."""
         run = super().execute
-        if kwargs.get("execution_options", {}).get("stream_results"):
+        if not kwargs.get("execution_options", {}).get("stream_results"):
+            return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+        def stream() -> Any:
             # Driver cursors exist in transactions only.
             state_of(self).streaming = True
             binds = {**(kwargs.pop("bind_arguments", None) or {})}
             binds.setdefault("bind", self.streaming_bind())
             return run(statement, *args, bind_arguments=binds, **kwargs)
-        return self.read(statement, lambda: run(statement, *args, **kwargs))
+
+        return self._turns().run(stream)
 
     def streaming_bind(self) -> Engine:
         """Return the engine of a stream."""
@@ -110,6 +118,14 @@ class _ReadingSession(BoundSession):
         run = super().flush
         self.read(None, lambda: run(*args, **kwargs))
 
+    def commit(self) -> None:
+        """End what was begun, once nobody else reads."""
+        self._turns().run(super().commit)
+
+    def rollback(self) -> None:
+        """End what was begun, once nobody else reads."""
+        self._turns().run(super().rollback)
+
     def begin_nested(self) -> SessionTransaction:
         """Refuse: there is no transaction in which a savepoint could be."""
         raise ReadOnlySessionError(
@@ -118,13 +134,23 @@ class _ReadingSession(BoundSession):
 
     def read(self, statement: Any, run: Callable[[], _T]) -> _T:
         """Run a read and return its connection; a SELECT whose connection was lost runs again."""
+        turns = self._turns()
+        if turns.inside:  # a loader's query inside of a query
+            return run()
+        return turns.run(lambda: self._read(statement, run))
+
+    def _turns(self) -> Turns:
         state = state_of(self)
-        if state.reading or state.streaming:  # a loader's query inside of a query
+        if state.turns is None:
+            state.turns = Turns()
+        return state.turns
+
+    def _read(self, statement: Any, run: Callable[[], _T]) -> _T:
+        if state_of(self).streaming:
             return run()
         begun = self.get_transaction()
         if begun is not None and begun.origin is SessionTransactionOrigin.BEGIN:
             return run()  # `async with session.begin()`: the block's end returns it
-        state.reading += 1
         try:
             try:
                 result = run()
@@ -134,12 +160,10 @@ class _ReadingSession(BoundSession):
                     raise
                 result = run()
             self._return_connection()
-            return result
         except BaseException:
             self.rollback()
             raise
-        finally:
-            state.reading -= 1
+        return result
 
     def _return_connection(self) -> None:
         """End the session's transaction, of which the database knows nothing; objects stay as they are."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from reviewpoint_db.read_session import ReadSource
+    from reviewpoint_db.turns import Turns
 
 __all__ = [
     "AFTER_COMMIT",
@@ -66,9 +67,9 @@ class SessionState:
         "awaited",
         "connections",
         "ended",
-        "reading",
         "source",
         "streaming",
+        "turns",
         "uncommitted",
         "work",
         "writer",
@@ -81,8 +82,9 @@ class SessionState:
         self.ended = False
         #: Whether something was flushed or executed that no COMMIT made permanent.
         self.uncommitted = False
-        self.reading = 0
         self.streaming = False
+        #: Of the tasks that share a read session; None before its first use.
+        self.turns: Turns | None = None
         #: What it did so far; None while it has taken no connection.
         self.work: Work | None = None
         #: The host that a read session stays with; None where it has not chosen.

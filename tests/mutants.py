@@ -481,6 +481,38 @@ MUTANTS = [
         "tests/review/test_read_sessions.py",
         "changed_object",
     ),
+    Mutant(
+        "tasks that share a read session take no turns",
+        "turns.py",
+        "        if self._now is None:\n",
+        "        if True:\n",
+        "tests/test_turns.py",
+        "at_once or harms",
+    ),
+    Mutant(
+        "a turn is lost with who was canceled",
+        "turns.py",
+        "            if self._now is mine:  # called and canceled in the same moment\n",
+        "            if False:\n",
+        "tests/test_turns.py",
+        "passes_it_on",
+    ),
+    Mutant(
+        "a stream begins in the middle of a read",
+        "read_session.py",
+        "        return self._turns().run(stream)\n",
+        "        return stream()\n",
+        "tests/test_turns.py",
+        "stream",
+    ),
+    Mutant(
+        "a rollback ends the reads of others",
+        "read_session.py",
+        "        self._turns().run(super().rollback)\n",
+        "        super().rollback()\n",
+        "tests/test_turns.py",
+        "an_end_waits",
+    ),
     # -- the way to the server --------------------------------------------------------------------
     Mutant(
         "statements are prepared although PgBouncer is in between",
@@ -742,10 +774,36 @@ MUTANTS = [
     Mutant(
         "an open transaction comes back to the pool",
         "pool.py",
-        "        elif self._backend.in_transaction(pooled.driver):\n",
-        "        elif False:\n",
+        '        elif self._unclean(pooled):\n            self._supply.discard(pooled, "unclean")\n'
+        "        elif now",
+        "        elif now",
         "tests/test_pool.py",
         "comes_back_in_a_transaction",
+    ),
+    Mutant(
+        "a statement under way comes back to the pool",
+        "pool.py",
+        "in_transaction(pooled.driver) or pooled.busy\n",
+        "in_transaction(pooled.driver)\n",
+        "tests/test_pool.py",
+        "middle_of_a_statement",
+    ),
+    Mutant(
+        "an open transaction is handed out",
+        "pool.py",
+        "            and not self._unclean(pooled)\n",
+        "",
+        "tests/test_pool.py",
+        "used_after_its_return and trusted",
+    ),
+    Mutant(
+        "an open transaction is pinged and handed out",
+        "pool.py",
+        '        elif self._unclean(pooled):\n            self._supply.discard(pooled, "unclean")\n'
+        "        elif time",
+        "        elif time",
+        "tests/test_pool.py",
+        "used_after_its_return and pinged",
     ),
     # -- no endless wait --------------------------------------------------------------------------
     Mutant(

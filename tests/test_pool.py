@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from sqlalchemy import event, exc, text
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
@@ -783,6 +784,39 @@ async def test_a_connection_that_comes_back_in_a_transaction_is_refused(postgres
         await no_slot_is_lost(engine)
 
 
+async def test_a_connection_that_comes_back_in_the_middle_of_a_statement_is_refused(
+    postgres_url: str,
+) -> None:
+    async with engine_with_pool(postgres_url, size=1, max_overflow=0) as engine:
+        connection = await engine.connect()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        pooled = next(iter(pool_of(engine)._leased.values()))
+        query = asyncio.create_task(connection.execute(text("SELECT pg_sleep(30)")))
+        await until(lambda: pooled.busy)
+        await connection.close()
+        assert activity_of(engine).snapshot().closed == {"unclean": 1}
+        with pytest.raises(exc.DBAPIError):
+            await query
+        await no_slot_is_lost(engine)
+
+
+@pytest.mark.parametrize("ping_after_idle", [60.0, 0.0], ids=["trusted", "pinged"])
+async def test_a_connection_that_was_used_after_its_return_is_not_handed_out(
+    postgres_url: str, ping_after_idle: float
+) -> None:
+    async with engine_with_pool(
+        postgres_url, size=1, max_overflow=0, ping_after_idle=ping_after_idle
+    ) as engine:
+        connection = await engine.connect()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await connection.close()
+        await driver.execute("BEGIN")
+        async with engine.connect() as connection:
+            assert (await connection.get_raw_connection()).driver_connection is not driver
+        assert activity_of(engine).snapshot().closed == {"unclean": 1}
+        await no_slot_is_lost(engine)
+
+
 async def test_reset_on_return_may_commit(postgres_url: str) -> None:
     async with engine_with_pool(postgres_url, reset_on_return="commit") as engine:
         connection = await engine.connect()
@@ -1183,6 +1217,7 @@ def test_the_private_names_of_sqlalchemy_are_as_they_were() -> None:
     }
     for method, parameters in signatures.items():
         assert list(inspect.signature(method).parameters) == parameters
+    assert "_execute_mutex" in AsyncAdapt_dbapi_connection.__slots__
     assert "_dispatch" in inspect.signature(Pool.__init__).parameters
     source = inspect.getsource(AsyncAdaptedQueuePool.recreate)
     copied = {line.split("=")[0].strip() for line in source.splitlines() if "=self." in line}

@@ -173,3 +173,18 @@ async def test_annotations_that_cannot_be_resolved_here_are_left_to_litestar() -
     app = Litestar([handler], plugins=[*PLUGINS], signature_namespace={"Elsewhere": str})
     async with running(app), client(app) as http:
         assert (await http.get("/")).text == "resolved"
+
+
+async def test_dependencies_that_are_resolved_at_once_share_a_read_session() -> None:
+    async def one(db_read_session: ReadSessionDep) -> Any:
+        return await db_read_session.scalar(text("select 1"))
+
+    async def two(db_read_session: ReadSessionDep) -> Any:
+        return await db_read_session.scalar(text("select 2"))
+
+    @get("/", dependencies={"a": Provide(one), "b": Provide(two)})
+    async def handler(a: NamedDependency[int], b: NamedDependency[int]) -> list[int]:
+        return [a, b]
+
+    app = Litestar([handler], plugins=[PLUGINS[0]])
+    assert await ask(app, "/") == [1, 2]
