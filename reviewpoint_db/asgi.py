@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
+from sqlalchemy.exc import PendingRollbackError
 
 from reviewpoint_db.context import current_units
 from reviewpoint_db.errors import ConfigurationError
@@ -268,7 +269,13 @@ class CommitMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         unit = unit_of(scope, self._name)
-        accepted = closed = False
+        accepted = closed = gone = False
+
+        async def receive_and_note() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "websocket.disconnect"
+            return message
 
         async def finish_then_send(message: Message) -> None:
             nonlocal accepted, closed
@@ -286,7 +293,7 @@ class CommitMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, finish_then_send)
+            await self._app(scope, receive_and_note, finish_then_send)
         except Exception:
             unit.succeeded = False
             raise
@@ -294,6 +301,10 @@ class CommitMiddleware:
             try:
                 await unit.finish(succeeded=accepted and unit.succeeded is not False)
             except Exception as error:  # noqa: BLE001 - answered by the close below
+                if gone and isinstance(error, PendingRollbackError):
+                    # The client left in the middle of a statement, which was cancelled.
+                    logger.info("{}: rolled back, since the client has left", unit.origin)
+                    return
                 _log_failed_commit(unit, error)
                 if not closed:
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})

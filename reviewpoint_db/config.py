@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.config_checks import Environment, check
 from reviewpoint_db.connect_args import make_connect_args, xdist_worker
+from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.passwords import Password, PasswordSource, password_of_file
 from reviewpoint_db.pool_config import ByEnvironment, PoolConfig
-from reviewpoint_db.settings import read_variables
+from reviewpoint_db.settings import read_variables, refuse
 from reviewpoint_db.target import Backend, Target, is_loopback, normalize_url, understand
 from reviewpoint_db.urls import MASK
 
@@ -294,3 +295,9 @@ class DatabaseConfig(
             value = getattr(self, field.name)
             if field.name == "url" or value not in (field.default, {}):
                 yield field.name, safe.get(field.name, repr(value))
+
+
+def refuse_config(given: object) -> ConfigurationError:
+    """Return the error for what is no configuration; a URL, say, which may bear a password."""
+    kind = type(given).__name__
+    return refuse("config", f"a {kind}", "not a DatabaseConfig", "give DatabaseConfig(url=...)")

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.after_commit import until_run
-from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.config import DatabaseConfig, refuse_config
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
 from reviewpoint_db.disposal import dispose_all, until_returned
 from reviewpoint_db.engine import backend_of, create_engine
@@ -43,7 +43,14 @@ from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables
-from reviewpoint_db.transaction import CommitMode, SessionBlock, Terms, UnitOfWork, end_session
+from reviewpoint_db.transaction import (
+    CommitMode,
+    SessionBlock,
+    Terms,
+    UnitOfWork,
+    checked_commit,
+    end_session,
+)
 from reviewpoint_db.watch import Watch
 
 if TYPE_CHECKING:
@@ -90,6 +97,8 @@ class Database:
         create_all: bool = False,
     ) -> None:
         self.config = config if config is not None else DatabaseConfig.from_env()
+        if not isinstance(self.config, DatabaseConfig):
+            raise refuse_config(self.config)
         if Database.prepare is not None:
             Database.prepare(self)
         #: The application's tables, for migrations too.
@@ -376,7 +385,7 @@ class Database:
         Args:
             commit: Who commits.
         """
-        return UnitOfWork(Terms(self, commit == "autocommit"))
+        return UnitOfWork(Terms(self, checked_commit(commit) == "autocommit"))
 
     async def run_in_transaction(
         self,

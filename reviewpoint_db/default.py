@@ -26,6 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from reviewpoint_db import logs
+from reviewpoint_db.config import DatabaseConfig, refuse_config
 from reviewpoint_db.debug_info import ConnectionDebugInfo, connection_debug_info
 from reviewpoint_db.default_log import ORIGIN
 from reviewpoint_db.default_log import log_pool_state as _log_engine_pool_state
@@ -93,7 +94,12 @@ def configure(source: ConfigSource) -> None:
     Args:
         source: A config; or a callable that returns one, asked each time an engine is built; or
             None for the environment. An engine that is there already keeps what it has.
+
+    Raises:
+        ConfigurationError: It is none of these.
     """
+    if source is not None and not isinstance(source, DatabaseConfig) and not callable(source):
+        raise refuse_config(source)
     _state.source = source
     logs.enable()
 

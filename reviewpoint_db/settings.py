@@ -206,6 +206,9 @@ def _refuse_misspelled(
     known |= {f"{PREFIX}POOL_{name.upper()}" for name in pools}
     known |= {f"{PREFIX}{name.upper()}_FILE" for name in _SECRETS}
     known |= {PREFIX + name for name in _OTHER_VARIABLES}
+    if (environment := f"{PREFIX}ENVIRONMENT") in given:
+        # Taken for the real one it would leave debug open in production.
+        raise refuse(environment, "***", "there is no such setting", "set REVIEWPOINT_ENVIRONMENT")
     for variable in given:
         if variable.startswith(PREFIX) and variable not in known:
             # Not every unknown name is a mistake: Kubernetes adds REVIEWPOINT_DB_PORT and others

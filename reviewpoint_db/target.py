@@ -110,7 +110,10 @@ def understand(field: str, url: object) -> Target:
         ConfigurationError: The URL or its driver is not one that works here.
     """
     if not isinstance(url, str):
-        raise refuse(field, f"a {type(url).__name__}", "not a string", "give the URL as a string")
+        fix = "give the URL as a string"
+        if isinstance(url, URL):  # whose str() has *** in place of the password
+            fix += ": url.render_as_string(hide_password=False)"
+        raise refuse(field, f"a {type(url).__name__}", "not a string", fix)
     shown = safe_url(url)
 
     def problem(text: str, fix: str) -> ConfigurationError:

@@ -18,18 +18,38 @@ from reviewpoint_db.context import current_origin
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.session import awaits_commit, state_of
+from reviewpoint_db.settings import refuse
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.holder import Work
 
-__all__ = ["UNITS", "CommitMode", "SessionBlock", "Terms", "UnitOfWork", "end_session"]
+__all__ = [
+    "UNITS",
+    "CommitMode",
+    "SessionBlock",
+    "Terms",
+    "UnitOfWork",
+    "checked_commit",
+    "end_session",
+]
 
 CommitMode = Literal["manual", "autocommit"]
 Scope = MutableMapping[str, Any]
 _NO_SCOPE: Final[Scope] = {}
 #: Where a scope has its units of work, by the names of their databases.
 UNITS: Final = "reviewpoint_db"
+
+
+def checked_commit(commit: object) -> CommitMode:
+    """Return who commits, as an application said it.
+
+    Raises:
+        ConfigurationError: It is neither; a typo would leave everything uncommitted.
+    """
+    if commit == "manual" or commit == "autocommit":  # noqa: PLR1714 - so that the type is known
+        return commit
+    raise refuse("commit", repr(commit), "unknown", 'use one of "manual", "autocommit"')
 
 
 class Terms(NamedTuple):

@@ -857,6 +857,14 @@ MUTANTS = [
         *contract("commit", "collision or skew"),
     ),
     Mutant(
+        "a typo in who commits leaves everything uncommitted",
+        "transaction.py",
+        '    raise refuse("commit", repr(commit)',
+        '    return "manual"\n    raise refuse("commit", repr(commit)',
+        "tests/test_transaction.py",
+        "typo",
+    ),
+    Mutant(
         "the answer to an error commits",
         "asgi.py",
         "                if succeeded and self._answers_error(around):\n",

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 OK = {"type": "http.response.start", "status": 200, "headers": []}
 END = {"type": "http.response.body", "body": b"end"}
+SLOW = text(
+    "with recursive n(i) as (select 1 union all select i + 1 from n limit 100000000) "
+    "select count(*) from n"
+)
 
 
 @pytest.fixture
@@ -452,6 +456,35 @@ async def test_a_commit_that_fails_after_the_close_is_logged(database: Database)
     with logged() as lines:
         assert await converse(around(app, database)) == ([CLOSE], None)
     assert len([line for line in lines if "COMMIT failed" in line]) == 1
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_client_that_leaves_in_the_middle_of_a_statement_is_no_failed_commit(
+    database: Database, gone: bool
+) -> None:
+    """The statement was cancelled, so that there is nothing to commit; who is still there is told."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        session = unit_of(scope).session
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(session.execute(SLOW), 0.05)
+        if gone:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+    socket = asgi.WebSocketClient(around(app, database), "/")
+    if gone:
+        await socket.leave()
+    with logged() as lines:
+        assert await socket.ended() is None
+    sent = []
+    while socket.pending:
+        sent.append(await socket.receive())
+    assert bool([line for line in lines if line.endswith("since the client has left\n")]) is gone
+    assert bool([line for line in lines if "COMMIT failed" in line]) is not gone
+    assert sent[1:] == ([] if gone else [{**CLOSE, "code": 1011}])
+    assert held(database) == 0
 
 
 async def test_a_socket_whose_handler_fails_rolls_back(database: Database) -> None:

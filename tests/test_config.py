@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sqlalchemy import exc, text
+from sqlalchemy import exc, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig, normalize_url
@@ -90,6 +90,7 @@ def test_a_url_is_normalized(url: str, expected: str) -> None:
         ("postgresql://u:secret@h:65536/db", "a port is not between"),
         ("postgresql://u:secret@h1,:1/db", "name every host"),
         (17, "not a string"),
+        (make_url("postgresql://u:secret@h/db"), "url.render_as_string(hide_password=False)"),
     ],
 )
 def test_a_wrong_url_is_refused(url: Any, problem: str) -> None:

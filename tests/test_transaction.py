@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session as SyncSession
 from reviewpoint_db.after_commit import after_commit, until_run
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.errors import SessionClosedError
+from reviewpoint_db.errors import ConfigurationError, SessionClosedError
 from tests.support.garbage import garbage
 from tests.support.logs import logged
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
@@ -46,6 +46,13 @@ async def test_sessions_open_at_first_need_and_once(database: Database) -> None:
     assert unit.read_session is unit.read_session
     assert (before, unit.opened, unit.dirty) == (False, True, False)
     await unit.release()
+
+
+@pytest.mark.parametrize("commit", ["auto_commit", "auto", True, None])
+def test_a_typo_in_who_commits_is_refused(database: Database, commit: CommitMode) -> None:
+    """It would leave everything uncommitted, behind a success."""
+    with pytest.raises(ConfigurationError, match='use one of "manual", "autocommit"'):
+        database.unit_of_work(commit=commit)
 
 
 async def test_it_commits_a_success_and_rolls_back_a_failure(database: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from advanced_alchemy.extensions.litestar import (
     SQLAlchemyInitPlugin,
@@ -21,6 +21,7 @@ from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, own_config
 from reviewpoint_db.litestar.binding import Binding
 from reviewpoint_db.litestar.commit import CommitRule
 from reviewpoint_db.litestar.setup import Setup
+from reviewpoint_db.transaction import checked_commit
 
 if TYPE_CHECKING:
     from advanced_alchemy.extensions.litestar import AlembicAsyncConfig
@@ -92,7 +93,7 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         self._debug_token = debug_token
         self._include_in_schema = include_in_schema
         self._freeze_gc = freeze_gc
-        path = _checked_path(path)
+        path, commit = _checked_path(path), checked_commit(commit)
         if config is None or isinstance(config, DatabaseConfig):
             own = own_config(
                 Database(config, metadata=metadata, create_all=create_all),
@@ -193,9 +194,11 @@ def _checked_path(path: str | None) -> str | None:
     return path.rstrip("/")
 
 
-def _checked_configs(given: AlchemyConfigs) -> list[SQLAlchemyAsyncConfig]:
-    configs = list(given) if isinstance(given, Sequence) else [given]
-    if not configs or not all(isinstance(config, SQLAlchemyAsyncConfig) for config in configs):
+def _checked_configs(given: object) -> list[SQLAlchemyAsyncConfig]:
+    one = isinstance(given, str) or not isinstance(given, Sequence)
+    configs = [given] if one else list(cast("Sequence[object]", given))
+    checked = [config for config in configs if isinstance(config, SQLAlchemyAsyncConfig)]
+    if not configs or len(checked) < len(configs):
         kinds = ", ".join(f"{type(c).__module__}.{type(c).__name__}" for c in configs) or "nothing"
         msg = (
             f"config is {kinds}: give a reviewpoint_db.DatabaseConfig, or a SQLAlchemyAsyncConfig "
@@ -203,7 +206,7 @@ def _checked_configs(given: AlchemyConfigs) -> list[SQLAlchemyAsyncConfig]:
             "of advanced-alchemy's."
         )
         raise ConfigurationError(msg)
-    return configs
+    return checked
 
 
 def _refuse_what_they_say(**given: bool) -> None:

@@ -19,6 +19,7 @@ from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.starlette.installation import Installation, Installed
 from reviewpoint_db.starlette.routes import Endpoint, make_routes
+from reviewpoint_db.transaction import checked_commit
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -181,6 +182,7 @@ def install(
     Returns:
         The database.
     """
+    commit = checked_commit(commit)
     access = Access(database.config, guards_given=guards_given, debug_token=debug_token)
     routes: list[BaseRoute] = []
     if path is not None:

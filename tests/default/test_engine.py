@@ -213,3 +213,9 @@ async def test_a_refused_configuration_is_raised_by_a_session_too(
             pass
     assert shown(log, "ERROR Database error after 0.")
     assert "s3cret" not in "".join(log)
+
+
+def test_what_is_no_configuration_is_refused() -> None:
+    source: Any = "sqlite:///x.sqlite3"
+    with pytest.raises(ConfigurationError, match=r"give DatabaseConfig\(url=\.\.\.\)"):
+        default.configure(source)

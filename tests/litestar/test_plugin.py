@@ -152,6 +152,12 @@ def test_one_plugin_serves_many_applications() -> None:
     assert all(app.state.databases == {"default": plugin.database} for app in apps)
 
 
+def test_a_typo_in_who_commits_is_refused() -> None:
+    commit: Any = "auto_commit"
+    with pytest.raises(ConfigurationError, match="commit = 'auto_commit': unknown"):
+        ReviewPointDBPlugin(MEMORY, commit=commit)
+
+
 @pytest.mark.parametrize("path", ["db", "/db/{name:str}", ""])
 def test_a_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="no place for routes"):
@@ -173,6 +179,7 @@ async def test_routes_may_be_elsewhere_or_nowhere(path: str | None, found: str |
     "config",
     [
         [],
+        "sqlite:///one.sqlite3",
         TheirConfig(connection_string="sqlite+aiosqlite:///one.sqlite3"),
         SQLAlchemySyncConfig(connection_string="sqlite:///one.sqlite3"),
     ],

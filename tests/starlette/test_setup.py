@@ -114,6 +114,19 @@ async def test_an_application_that_started_is_refused(app: Starlette, sqlite_url
             setup_database(app, DatabaseConfig(url=sqlite_url))
 
 
+def test_a_typo_in_who_commits_is_refused(app: Starlette, sqlite_url: str) -> None:
+    commit: Any = "auto"
+    with pytest.raises(ConfigurationError, match="commit = 'auto': unknown"):
+        setup_database(app, DatabaseConfig(url=sqlite_url), commit=commit)
+
+
+def test_what_is_no_configuration_is_refused(app: Starlette) -> None:
+    config: Any = "postgresql://ann:s3cret@host/db"
+    with pytest.raises(ConfigurationError, match=r"give DatabaseConfig\(url=\.\.\.\)") as refused:
+        setup_database(app, config)
+    assert "s3cret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("path", ["db", "/db/{name}", ""])
 def test_a_path_that_is_none_is_refused(app: Starlette, path: str) -> None:
     with pytest.raises(ConfigurationError, match="no place for routes"):
