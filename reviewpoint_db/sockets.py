@@ -8,7 +8,6 @@ same. https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-res
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -18,7 +17,13 @@ from loguru import logger
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, is_of_database
+from reviewpoint_db.sqlstate import (
+    ErrorAnswer,
+    answer_for,
+    is_of_database,
+    log_answer,
+    retry_after_header,
+)
 
 __all__ = ["Deny", "SocketRefusal", "note_failure"]
 
@@ -87,7 +92,7 @@ class SocketRefusal:
             return False
         self._closed = True
         if not mark_as_logged(error):
-            logger.warning("{} answered with 503: {}", describe_origin(), safe_error(error))
+            log_answer(error, answer.status, describe_origin())
         if self._open or not self._may_deny:
             close = {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": answer.detail}
             await self._send(close)
@@ -121,7 +126,7 @@ def _denial(answer: ErrorAnswer, retry_after: float) -> tuple[Message, Message]:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(max(1, math.ceil(retry_after))).encode()),
+        (b"retry-after", retry_after_header(retry_after).encode()),
     ]
     return (
         {"type": f"{_DENIAL}.start", "status": answer.status, "headers": headers},

@@ -7,15 +7,18 @@ https://sqlite.org/rescode.html
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from loguru import logger
 from sqlalchemy import exc
 
 from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, wrapped
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
+from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.tls_errors import is_tls_refused
 
 __all__ = [
@@ -28,7 +31,9 @@ __all__ = [
     "is_of_database",
     "is_serialization_failure",
     "is_transient_connect",
+    "log_answer",
     "log_hint",
+    "retry_after_header",
 ]
 
 _SERIALIZATION = frozenset({"40001", "40P01", "SQLITE_BUSY_SNAPSHOT"})
@@ -92,6 +97,11 @@ class ErrorAnswer:
     code: str | None
     detail: str
     retry_after: float | None
+
+
+def retry_after_header(seconds: float) -> str:
+    """`Retry-After` knows whole seconds only; 0 would mean at once, and less than was asked is too soon."""
+    return str(max(1, math.ceil(seconds)))
 
 
 def is_serialization_failure(error: BaseException) -> bool:
@@ -214,3 +224,22 @@ def log_hint(error: BaseException) -> str | None:
         )
         return _MIGRATE if missing else None
     return _HINTS.get(code or "")
+
+
+def log_answer(error: BaseException, status: int, origin: object) -> None:
+    """Log an error that was answered, and what to do about it.
+
+    Args:
+        error: What was answered.
+        status: The answer's.
+        origin: The request; None where it is not known.
+    """
+    hint = log_hint(error)
+    logger.log(
+        {500: "ERROR", 503: "WARNING"}.get(status, "INFO"),
+        "{} answered with {}: {}{}",
+        origin or "A request",
+        status,
+        safe_error(error),
+        f"; {hint}" if hint else "",
+    )

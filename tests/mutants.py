@@ -1049,6 +1049,22 @@ MUTANTS = [
         "that_hangs_is_left_behind",
     ),
     Mutant(
+        "Litestar's errors take the first database's Retry-After",
+        "litestar/setup.py",
+        "        longest = max(database",
+        "        longest = min(database",
+        "tests/litestar/test_errors.py",
+        "longest_wait",
+    ),
+    Mutant(
+        "clients come back before they were asked to",
+        "sqlstate.py",
+        "math.ceil(seconds)",
+        "round(seconds)",
+        "tests/endpoints/test_health.py",
+        "whole_second",
+    ),
+    Mutant(
         "a 503 of Litestar has no Retry-After",
         "litestar/errors.py",
         "    headers = {} if retry is None else ",

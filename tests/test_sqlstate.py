@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db import errors
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.context import Origin
 from reviewpoint_db.sqlstate import (
     ErrorAnswer,
     answer_for,
@@ -21,8 +22,10 @@ from reviewpoint_db.sqlstate import (
     is_disconnect,
     is_serialization_failure,
     is_transient_connect,
+    log_answer,
     log_hint,
 )
+from tests.support.logs import logged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -305,3 +308,21 @@ def test_what_means_a_lost_connection(error: Exception, lost: bool) -> None:
 
 def test_an_error_without_a_code_has_no_hint() -> None:
     assert log_hint(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [(404, "INFO"), (409, "INFO"), (500, "ERROR"), (503, "WARNING")]
+)
+def test_the_level_of_an_answered_error_is_that_of_its_status(status: int, level: str) -> None:
+    with logged() as lines:
+        log_answer(ValueError(), status, Origin("GET /papers"))
+        log_answer(ValueError(), status, None)
+    assert lines[0].startswith(f"{level}|GET /papers answered with {status}: ValueError")
+    assert lines[1].startswith(f"{level}|A request answered with")
+
+
+async def test_the_line_of_an_answered_error_names_the_way_out(engine: AsyncEngine) -> None:
+    error = await failure(engine, "SELECT * FROM papyri")
+    with logged() as lines:
+        log_answer(error, 500, Origin("GET /papers"))
+    assert "; has the schema been created?" in lines[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reviewpoint_db.endpoints.reply import Reply, json_reply
+from reviewpoint_db.sqlstate import retry_after_header
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -30,7 +31,7 @@ async def health(database: Database, *, accept: str = "", details: bool = False)
     status = 503 if report.status == "unhealthy" else 200
     headers = dict(_VARY)
     if status == 503:
-        headers["retry-after"] = _seconds(database.config.retry_after)
+        headers["retry-after"] = retry_after_header(database.config.retry_after)
     if _wants_health_json(accept):
         shape = _ietf(database, report) if details else {"status": _IETF_STATUS[report.status]}
         return json_reply(status, shape, media_type=HEALTH_JSON, headers=headers)
@@ -67,7 +68,7 @@ async def ready(database: Database) -> Reply:
         reason = "unreachable"
     else:
         return json_reply(200, {"status": "ready"})
-    headers = {"retry-after": _seconds(database.config.retry_after)}
+    headers = {"retry-after": retry_after_header(database.config.retry_after)}
     return json_reply(503, {"status": "not ready", "reason": reason}, headers=headers)
 
 
@@ -90,11 +91,6 @@ def _weight(parameters: list[str]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
-
-
-def _seconds(duration: float) -> str:
-    """`Retry-After` knows whole seconds only; 0 would mean at once."""
-    return str(max(1, round(duration)))
 
 
 def _pool(database: Database) -> dict[str, int | None]:

@@ -8,7 +8,6 @@ own `{"status_code", "detail"}`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +21,12 @@ from litestar.exceptions.responses import (
     create_exception_response,
 )
 from litestar.status_codes import HTTP_409_CONFLICT, HTTP_500_INTERNAL_SERVER_ERROR
-from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError
 from reviewpoint_db.litestar.middleware import is_logged, origin
-from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_answer, retry_after_header
 
 __all__ = ("database_error_handler", "repository_error_handler")
 
@@ -82,7 +79,8 @@ def repository_error_handler(
 def _respond(
     request: AnyRequest, error: Exception, answer: ErrorAnswer, *, detail: str | None = None
 ) -> Response[Any]:
-    _log(request, error, answer)
+    if not is_logged(request.scope, error):
+        log_answer(error, answer.status, origin(request.scope))
     # Those of its routers and of the handler itself are among them.
     handlers = request.route_handler.resolve_exception_handlers()
     unknown = isinstance(error, CommitOutcomeUnknownError)
@@ -95,7 +93,7 @@ def _respond(
             make = create_debug_response if request.app.debug else create_exception_response
             return make(request, error)
     retry = answer.retry_after
-    headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
+    headers = {} if retry is None else {"Retry-After": retry_after_header(retry)}
     http_error = HTTPException(
         status_code=answer.status, detail=detail or answer.detail, headers=headers
     )
@@ -113,18 +111,3 @@ def _respond(
         headers=headers,
         media_type=MediaType.JSON,
     ).to_response(request=request)
-
-
-def _log(request: AnyRequest, error: Exception, answer: ErrorAnswer) -> None:
-    if is_logged(request.scope, error):
-        return
-    level = {409: "INFO", 503: "WARNING"}.get(answer.status, "ERROR")
-    hint = log_hint(error)
-    logger.log(
-        level,
-        "{} answered with {}: {}{}",
-        origin(request.scope),
-        answer.status,
-        safe_error(error),
-        f"; {hint}" if hint else "",
-    )

@@ -66,7 +66,9 @@ class Setup(InitPlugin):
             self._add_routes(app_config, binding)
         inject_databases(app_config, first.name)
         app_config.signature_namespace.setdefault("Database", Database)
-        self._add_error_handlers(app_config, first.config.retry_after)
+        # An error does not say whose it is.
+        longest = max(database.config.retry_after for database in databases.values())
+        self._add_error_handlers(app_config, longest)
         lifecycle = Lifecycle(self._bindings)
         app_config.lifespan.insert(0, lifecycle.lifespan)
         app_config.on_shutdown.append(lifecycle.stop)

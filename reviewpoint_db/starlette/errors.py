@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,7 @@ from starlette.routing import Host, Mount
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.logs import mark_as_logged
-from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_hint
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_answer, retry_after_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +65,9 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     databases: dict[str, Database] = getattr(app.state, "databases", {})
     seconds = max((one.config.retry_after for one in databases.values()), default=1.0)
     answer = answer_for(error, retry_after=seconds)
-    _log(error, answer)
+    # Starlette asks for a handler at the route, and for what that raised once more.
+    if not mark_as_logged(error):
+        log_answer(error, answer.status, describe_origin())
     if not isinstance(conn, Request):
         raise error  # our middleware answers what may pass; else the server closes the WebSocket
     if answer.status == 500 and not (
@@ -79,29 +79,13 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     return _HTTPError(answer)
 
 
-def _log(error: Exception, answer: ErrorAnswer) -> None:
-    # Starlette asks for a handler at the route, and for what that raised once more.
-    if mark_as_logged(error):
-        return
-    level = {500: "ERROR", 503: "WARNING"}.get(answer.status, "INFO")
-    hint = log_hint(error)
-    logger.log(
-        level,
-        "{} answered with {}: {}{}",
-        describe_origin(),
-        answer.status,
-        safe_error(error),
-        f" ({hint})" if hint else "",
-    )
-
-
 class _HTTPError(Response):
     """An HTTP error, rendered by the application's own handler for it when it is sent."""
 
     def __init__(self, answer: ErrorAnswer) -> None:
         self.added: dict[str, str] = {}
         if answer.retry_after is not None:
-            self.added["retry-after"] = str(max(1, math.ceil(answer.retry_after)))
+            self.added["retry-after"] = retry_after_header(answer.retry_after)
         super().__init__(status_code=answer.status, headers=self.added)
         self.error = HTTPException(answer.status, answer.detail, headers=self.added)
 

@@ -143,7 +143,7 @@ async def test_output_is_a_code_and_never_a_drivers_text(postgres_url: str) -> N
 
 
 async def test_retry_after_is_a_whole_second_at_least(sqlite_url: str) -> None:
-    for configured, told in ((0.0, "1"), (0.4, "1"), (2.6, "3")):
+    for configured, told in ((0.0, "1"), (0.4, "1"), (1.2, "2"), (2.6, "3")):
         config = DatabaseConfig(url=sqlite_url, environment="dev", retry_after=configured)
         assert (await ready(Database(config))).headers["retry-after"] == told
 

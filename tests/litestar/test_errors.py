@@ -104,6 +104,24 @@ async def test_what_may_pass_is_503_with_retry_after(sqlite_url: str, lines: lis
     assert any(line.startswith("WARNING|GET /exhausted") for line in lines)
 
 
+async def test_of_several_databases_the_longest_wait_is_told(sqlite_url: str) -> None:
+    configs = [
+        DatabaseConfig(url=sqlite_url, name=name, retry_after=seconds)
+        for name, seconds in (("default", 1.0), ("mails", 6.1))
+    ]
+    plugins = [
+        ReviewPointDBPlugin(
+            config,
+            path=f"/{config.name}",
+            session_key=f"{config.name}_session",
+            read_session_key=f"{config.name}_read_session",
+        )
+        for config in configs
+    ]
+    app = Litestar([exhausted], plugins=plugins)
+    assert (await ask(app, "GET", "/exhausted")).headers["retry-after"] == "7"
+
+
 async def test_a_database_that_is_down_is_503() -> None:
     @get("/")
     async def handler(db_session: SessionDep) -> None:
