@@ -41,7 +41,8 @@ class DatabaseConfig(
 ):
     """One database: where it is, how it is used, and its limits; times in seconds.
 
-    Nothing is read from the environment here: `DatabaseConfig.from_env()` does that.
+    Its fields are read from the environment by `DatabaseConfig.from_env()` alone. What is left open
+    may depend on it: the pool's size on `PYTEST_XDIST_WORKER`, a URL without a host on `PGHOST`.
 
     Args:
         url: PostgreSQL or SQLite. None: `./reviewpoint.sqlite3`, refused in prod.
