@@ -235,7 +235,7 @@ async def _pools(database: Database, processes: int) -> list[Finding]:
     # Nobody knows how far the others' pools will grow: what they have now is the least.
     counting = text(
         "select count(*) from pg_stat_activity where backend_type = 'client backend'"
-        " and not starts_with(application_name, :own)"
+        " and not (starts_with(application_name, :own) and datname = current_database())"
     )
     own = {"own": application_prefix(database.config)}
     async with database.read_session(origin=SYSTEM_CHECKS) as session:

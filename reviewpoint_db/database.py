@@ -290,7 +290,7 @@ class Database:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
 
     def begin_draining(self) -> None:
         """Have readiness say no from now on; requests in flight are served."""

@@ -104,7 +104,9 @@ class History:
         """
         at = round(now / INTERVAL) * INTERVAL
         if self._samples and at <= self._samples[-1].at:
-            return  # the clock was set back, or the timer came early
+            if at >= self._samples[-1].at - INTERVAL:
+                return  # the timer came early, or another loop was faster
+            self._samples.clear()  # the clock was set back
         last, self._last = self._last, activity
         if last is None:
             self._samples.append(Sample(at, gauges))

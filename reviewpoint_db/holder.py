@@ -55,6 +55,7 @@ class Holder:
         since: When it got the connection, or began to wait.
         driver: The driver's connection.
         backend: The answers of that driver.
+        database: The name of its database, of which the request has a unit of work.
     """
 
     __slots__ = (
@@ -75,7 +76,13 @@ class Holder:
         "work",
     )
 
-    def __init__(self, since: float, driver: Any = None, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        since: float,
+        driver: Any = None,
+        backend: Backend | None = None,
+        database: str = "",
+    ) -> None:
         try:
             task = asyncio.current_task()
         except RuntimeError:  # no loop runs
@@ -101,7 +108,10 @@ class Holder:
         self._backend = backend
         # Weak: a strong reference would keep a leaked connection from the garbage collector.
         self._task = weakref.ref(task) if task is not None else None
-        self._unit = weakref.ref(next(iter(units.values()))) if units else None
+        self._unit = (
+            # A request of another database alone may use this one in a block.
+            weakref.ref(units.get(database) or next(iter(units.values()))) if units else None
+        )
         self._origin = None if units else current_origin.get()
         #: The request, once it is over.
         self._ended: Origin | None = None

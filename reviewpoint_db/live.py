@@ -71,7 +71,9 @@ class Live:
     def __init__(self, database: _Database) -> None:
         self._database = database
         self.history = History()
-        self._siblings: Siblings | None = None
+        #: One for each loop that serves; to the other workers they are one.
+        self._siblings: list[Siblings] = []
+        self._token = secrets.token_hex(4)
         self._view: ServerView | None = None
         self._viewed = 0.0
         self._checks: set[asyncio.Task[HealthReport]] = set()
@@ -89,17 +91,16 @@ class Live:
         async with AsyncExitStack() as stack:
             stack.callback(keeping.cancel)
             try:
-                siblings = Siblings(_identity(self._database.config))
+                siblings = Siblings(_identity(self._database.config), token=self._token)
                 await stack.enter_async_context(siblings.serving(answer))
             except OSError as error:
                 self.alone_because = error.strerror or str(error)
                 logger.warning("The live page shows this worker alone: {}", self.alone_because)
             else:
-                self._siblings, self.alone_because = siblings, None
-            try:
-                yield
-            finally:
-                self._siblings = None
+                self.alone_because = None
+                self._siblings.append(siblings)
+                stack.callback(self._siblings.remove, siblings)
+            yield
 
     async def ask_others(self, timeout: float) -> list[Answer]:
         """Ask the other workers of this host.
@@ -107,7 +108,8 @@ class Live:
         Args:
             timeout: Seconds for all of them together.
         """
-        return await self._siblings.ask(timeout) if self._siblings is not None else []
+        serving = tuple(self._siblings)
+        return await serving[-1].ask(timeout) if serving else []
 
     async def server(self, holders: tuple[HolderSnapshot, ...] | None = None) -> ServerView:
         """The server's view; one look a second is enough for however many pages.

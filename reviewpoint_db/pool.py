@@ -121,9 +121,9 @@ class ElasticPool(AsyncAdaptedQueuePool):
         pooled = self._slots.take()
         queued = pooled is None
         if pooled is not None and self._trusted(pooled, started):
-            holder = Holder(started, pooled.driver, self._backend)
+            holder = Holder(started, pooled.driver, self._backend, self.activity.name)
         else:
-            holder = Holder(started)
+            holder = Holder(started, database=self.activity.name)
             self.activity.waiting(holder)
             try:
                 pooled = self._acquire(pooled)

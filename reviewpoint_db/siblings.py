@@ -52,10 +52,15 @@ class Siblings:
         identity: Says which database it is; it shows as a digest only.
         folder: Where the sockets are; None takes a private one below `XDG_RUNTIME_DIR`, or else
             below the folder for temporary files.
+        token: Hexadecimal digits that those of one process have in common who answer alike; they ask
+            each other nothing. None for one that stands by itself.
     """
 
-    def __init__(self, identity: str, folder: Path | None = None) -> None:
+    def __init__(
+        self, identity: str, folder: Path | None = None, *, token: str | None = None
+    ) -> None:
         self._key = sha256(identity.encode()).hexdigest()[:16]
+        self._token = token or secrets.token_hex(4)
         self._folder = folder
         self._own: Path | None = None
         self._callers = 0
@@ -70,8 +75,11 @@ class Siblings:
         Raises:
             OSError: There is no private folder, or no socket can be made in it.
         """
+        if not hasattr(os, "getuid"):
+            msg = "this system has no Unix sockets"
+            raise OSError(msg)
         folder = _private(self._folder or _default_folder())
-        path = folder / f"{self._key}-{os.getpid()}-{secrets.token_hex(4)}.sock"
+        path = folder / f"{self._key}-{os.getpid()}-{self._token}-{secrets.token_hex(2)}.sock"
 
         async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._reply(writer, answer)
@@ -97,8 +105,11 @@ class Siblings:
         """
         if self._own is None:
             return []
-        others = {path: _pid_of(path) for path in self._own.parent.glob(f"{self._key}-*.sock")}
-        others.pop(self._own, None)
+        found = sorted(self._own.parent.glob(f"{self._key}-*.sock"))
+        # One is enough of those who answer alike, each in a loop of its own.
+        alike = {path.name.rpartition("-")[0]: path for path in found}
+        alike.pop(self._own.name.rpartition("-")[0], None)
+        others = {path: _pid_of(path) for path in alike.values()}
         asked = sorted(others, key=lambda path: others[path])[:_MOST]
         answers = await asyncio.gather(*(_ask(path, timeout) for path in asked))
         return [
@@ -149,7 +160,7 @@ def _remove_left_over(path: Path) -> None:
 
 
 def _pid_of(path: Path) -> int:
-    found = re.search(r"-(\d+)-[0-9a-f]+\.sock$", path.name)
+    found = re.search(r"-(\d+)-[0-9a-f-]+\.sock$", path.name)
     return int(found[1]) if found else 0
 
 

@@ -69,6 +69,24 @@ async def test_a_connection_that_outlives_its_request_is_still_named_by_it(
                 assert await connection.scalar(text("select 42")) == 42
 
 
+async def test_a_connection_of_the_second_database_outlives_its_request_by_name_too(
+    sqlite_url: str,
+) -> None:
+    configs = [DatabaseConfig(url=sqlite_url, name=name) for name in ("default", "mails")]
+    async with Database(configs[0]) as first, Database(configs[1]) as second:
+        terms = [Terms(one, origin=lambda _scope: "GET /leak leak") for one in (first, second)]
+        units: dict[str, UnitOfWork] = {
+            one.database.name: UnitOfWork(one, {"headers": []}) for one in terms
+        }
+        token = current_units.set(units)
+        async with second.engine.connect():
+            current_units.reset(token)
+            units.popitem()[1].close()
+            units.clear()
+            (holder,) = second.activity.holders()
+            assert holder.handler == "GET /leak leak"
+
+
 async def test_everything_is_counted_and_a_snapshot_stays_as_it_was() -> None:
     activity = Activity("papers")
     before = activity.snapshot()

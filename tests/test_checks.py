@@ -133,6 +133,20 @@ async def test_rpdb005_counts_what_others_have_on_the_server(
         assert "minus 3 reserved ones and 6 of others" in findings["RPDB005"].message
 
 
+async def test_rpdb005_counts_another_application_of_the_same_name(
+    own_postgres: PostgresServer, own_url: str
+) -> None:
+    """In a database of its own on the same server, as "default" is everybody's name."""
+    limit = int(own_postgres.psql("show max_connections").strip())
+    config = config_of(own_url, pool=PoolConfig(size=limit - 6, max_overflow=0))
+    elsewhere = config_of(own_postgres.create_database("elsewhere"))
+    for other_config, counted in ((elsewhere, True), (config_of(own_url), False)):
+        async with Database(other_config) as other, contextlib.AsyncExitStack() as stack:
+            for _ in range(6):
+                await stack.enter_async_context(other.engine.connect())
+            assert ("RPDB005" in await found(config)) == counted
+
+
 async def test_rpdb005_takes_the_configured_number_of_processes(postgres_url: str) -> None:
     assert "RPDB005" in await found(config_of(postgres_url, expected_processes=1000))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -265,3 +266,26 @@ def test_in_memory_all_loops_see_the_same_tables() -> None:
         assert other.run(stored(database)) == ["note"]
         other.run(database.stop())
         one.run(database.stop())
+
+
+async def test_a_task_that_does_not_end_holds_up_no_stop(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.database.CLOSE_TIMEOUT", 0.1)
+    let_go = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    database = Database(DatabaseConfig(url=sqlite_url))
+    await database.start()
+    task = asyncio.create_task(stubborn())
+    database._tasks.add(task)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await database.stop()
+    assert not task.done()
+    let_go.set()
+    await task

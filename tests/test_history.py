@@ -48,8 +48,18 @@ def test_it_is_bounded_and_its_times_only_go_up() -> None:
     assert len(history.samples) == LENGTH
     last = history.samples[-1]
     history.add(last.at + 0.4, Gauges(), activity.snapshot())
-    history.add(last.at - 60.0, Gauges(), activity.snapshot())
+    history.add(last.at - INTERVAL, Gauges(), activity.snapshot())
     assert history.samples[-1] == last
+
+
+def test_it_goes_on_where_the_clock_is_set_back() -> None:
+    activity, history = Activity("default"), History()
+    for at in (1000.0, 1002.0):
+        history.add(at, Gauges(), activity.snapshot())
+    activity.acquire_timed_out()
+    for at in (500.0, 502.0):
+        history.add(at, Gauges(), activity.snapshot())
+    assert [(sample.at, sample.errors) for sample in history.samples] == [(500, 1), (502, 0)]
 
 
 def test_processes_are_added_up_and_the_worst_percentile_counts() -> None:

@@ -146,3 +146,22 @@ async def test_those_who_do_not_read_hold_nobody_up(
                     await asyncio.sleep(0.05)
             for _, writer in idle:
                 writer.close()
+
+
+async def test_those_who_answer_alike_are_one_and_ask_each_other_nothing(folder: Path) -> None:
+    one, same = (Siblings("papers", folder, token="abcd") for _ in range(2))
+    other = Siblings("papers", folder)
+    async with one.serving(lambda: b"one"), same.serving(lambda: b"one"):
+        async with other.serving(lambda: b"other"):
+            assert [answer.body for answer in await one.ask(timeout=5.0)] == [b"other"]
+            assert [answer.body for answer in await other.ask(timeout=5.0)] == [b"one"]
+        assert await same.ask(timeout=5.0) == []
+
+
+async def test_a_system_without_unix_sockets_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "getuid")
+    with pytest.raises(OSError, match="this system has no Unix sockets"):
+        async with Siblings("papers", folder).serving(bytes):
+            pass

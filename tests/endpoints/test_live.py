@@ -550,3 +550,18 @@ async def test_many_pages_cost_the_server_one_look_a_second(
     first = await database.live.server()
     assert await database.live.server() is first
     assert len(looks) == 1
+
+
+async def test_a_second_loop_of_the_same_process_is_no_second_worker(database: Database) -> None:
+    async def look() -> Any:
+        async with serving(database):
+            return await figures(database)
+
+    async with database.session() as session:
+        await session.execute(text("select 1"))
+        second = await asyncio.to_thread(asyncio.run, look())
+        first = await figures(database)
+    for found in (first, second):
+        assert found["gauges"]["out"] == 1
+
+        assert len(found["workers"]) == 1
