@@ -135,6 +135,13 @@ def _check_replicas(config: DatabaseConfig, read: Target | None) -> None:
         )
     if not config.read_your_writes:
         return
+    if read is None:
+        raise refuse(
+            "read_your_writes",
+            config.read_your_writes,
+            "without read_url the primary serves all reads, so there is nothing to wait for",
+            "give read_url, or leave it out",
+        )
     secret: object = config.read_your_writes_secret
     if not isinstance(secret, str) or len(secret) < _SHORTEST_SECRET:
         raise refuse(

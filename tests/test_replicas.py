@@ -342,6 +342,10 @@ class TestTokens:
         assert "short" not in str(refused.value)
         assert SECRET not in repr(config(read_your_writes_secret=SECRET))
 
+    def test_without_a_replica_there_is_nothing_to_wait_for(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"read_your_writes = True.*give read_url"):
+            self.tokens(read_url=None)
+
     def test_a_token_brings_its_place_back(self) -> None:
         for place in (0, 77, LATER):
             assert self.tokens().read(self.tokens().make(place)) == place
