@@ -32,6 +32,7 @@ from reviewpoint_db.forks import on_fork
 from reviewpoint_db.gauges import PoolGauges, read_gauges
 from reviewpoint_db.health import Check, HealthProbe, HealthReport
 from reviewpoint_db.health_memory import HealthMemory
+from reviewpoint_db.health_report import OWN_CHECKS
 from reviewpoint_db.live import Live
 from reviewpoint_db.loops import EnginesByLoop, StartedLoops
 from reviewpoint_db.pending import PendingMigrations
@@ -41,6 +42,7 @@ from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
+from reviewpoint_db.settings import refuse
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables
 from reviewpoint_db.transaction import (
@@ -155,6 +157,7 @@ class Database:
         self.started = self.draining = False
         self._tasks, self._closings = set(), set()
         self._after_commits.clear()  # the sessions' class has it too
+        self._memory = None  # the parent goes on to use it
 
     def __repr__(self) -> str:
         """Show name and address, without credentials."""
@@ -424,7 +427,23 @@ class Database:
         return MappingProxyType(self._checks)
 
     def add_check(self, name: str, check: Check) -> None:
-        """Have `health()` await `check()` too; False or an exception means that it failed."""
+        """Have `health()` await `check()` too; False or an exception means that it failed.
+
+        Args:
+            name: Its name in the report; a check of the same name is replaced.
+            check: Foreign code, which may raise what it likes.
+
+        Raises:
+            ConfigurationError: The name is that of a check of this package.
+        """
+        if name in OWN_CHECKS:
+            taken = ", ".join(sorted(OWN_CHECKS))
+            raise refuse(
+                "name",
+                repr(name),
+                "this package has a check of that name",
+                f"use another one than {taken}",
+            )
         self._checks[name] = check
 
     @property

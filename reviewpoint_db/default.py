@@ -246,13 +246,15 @@ async def _fault() -> str | None:
 async def _fault_of(engine: AsyncEngine) -> str | None:
     """Check an engine that was set from outside."""
     check = asyncio.create_task(_select_one(engine))
-    await asyncio.wait([check], timeout=_HEALTH_TIMEOUT)
+    _late_checks.add(check)
+    check.add_done_callback(_late_checks.discard)
+    try:
+        await asyncio.wait([check], timeout=_HEALTH_TIMEOUT)
+    finally:
+        check.cancel()  # the caller may have been cancelled too
     if check.done():
         error = check.exception()
         return None if error is None else safe_error(error)
-    check.cancel()
-    _late_checks.add(check)
-    check.add_done_callback(_late_checks.discard)
     return f"no answer within {_HEALTH_TIMEOUT:g} s"
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.forks import on_fork
 
 __all__ = ("STATE_NAMES", "ConfigSource", "DefaultState")
 
@@ -128,6 +129,11 @@ class DefaultState:
         # Weak on both sides: a database holds its engine, so as a value it would never go.
         self._owners: WeakKeyDictionary[Any, ref[Database]] = WeakKeyDictionary()
         self._derived: tuple[Any, async_sessionmaker[AsyncSession]] | None = None
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, where a thread of the parent's would never let go of the lock."""
+        self._creation_lock = threading.Lock()
 
     @property
     def current(self) -> Database | None:

@@ -12,11 +12,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reviewpoint_db.forks import on_fork
+
 __all__ = ["frozen"]
 
-_lock = threading.Lock()
-#: How many applications of this process run frozen; the collector is the process's.
-_running = 0
+
+class _Count:
+    """How many applications of this process run frozen; the collector is the process's."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.lock = threading.Lock()
+        on_fork(self)
+
+    def forget_parent(self) -> None:
+        """Begin in a forked child, where a thread of the parent's would never let go of the lock."""
+        self.lock = threading.Lock()
+
+
+_count = _Count()
 
 
 @contextmanager
@@ -25,15 +39,14 @@ def frozen() -> Iterator[None]:
 
     Several applications of a process may do so at once; the last one to end thaws.
     """
-    global _running  # noqa: PLW0603 - there is one collector
-    with _lock:
-        _running += 1
+    with _count.lock:
+        _count.running += 1
         gc.collect()
         gc.freeze()
     try:
         yield
     finally:
-        with _lock:
-            _running -= 1
-            if not _running:
+        with _count.lock:
+            _count.running -= 1
+            if not _count.running:
                 gc.unfreeze()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-__all__ = ("Cause", "CheckResult", "HealthReport", "Status", "report_of")
+__all__ = ("OWN_CHECKS", "Cause", "CheckResult", "HealthReport", "Status", "report_of")
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 Cause = Literal["unreachable", "check_failed", "saturated", "event_loop_late", "migrations_pending"]
+
+#: The names of what is looked at in any case: an application's check has another one.
+OWN_CHECKS: Final = frozenset({"connection", "event_loop", "migrations", "pool", "replicas"})
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):

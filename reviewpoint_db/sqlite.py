@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import shutil
 import sqlite3
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -198,12 +200,19 @@ class MemoryDatabase:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="reviewpoint_db_")
+        self._folder = tempfile.mkdtemp(prefix="reviewpoint_db_")
+        self._remove = finalize(self, _remove_own, self._folder, os.getpid())
 
     def url(self, configured: URL) -> URL:
         """Return the configured URL with this file as its database."""
-        return configured.set(database=str(Path(self._folder.name) / "memory.sqlite3"))
+        return configured.set(database=str(Path(self._folder) / "memory.sqlite3"))
 
     def remove(self) -> None:
         """Delete the file."""
-        self._folder.cleanup()
+        self._remove()
+
+
+def _remove_own(folder: str, maker: int) -> None:
+    """Delete a folder, unless this is a forked child of the process that made it."""
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)

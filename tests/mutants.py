@@ -471,6 +471,22 @@ MUTANTS = [
         "tests/test_database.py",
         "create_the_tables_one_by_one",
     ),
+    Mutant(
+        "a forked child deletes its parent's memory",
+        "sqlite.py",
+        "    if os.getpid() == maker:\n",
+        "    if True:\n",
+        "tests/test_forks.py",
+        "parents_memory",
+    ),
+    Mutant(
+        "an application's check stands in for ours",
+        "database.py",
+        "        if name in OWN_CHECKS:\n",
+        "        if False:\n",
+        "tests/test_health.py",
+        "stand_in",
+    ),
     # -- WebSockets --------------------------------------------------------------------------------
     Mutant(
         "a cached answer bears another client's token",

@@ -23,13 +23,14 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 # Each lock that a thread of the parent may have is had by one, for ever, when the child is made.
 LOCKS = """
     import asyncio, os, signal, sys, threading
-    from reviewpoint_db import lateness
+    from reviewpoint_db import default, freezing, lateness
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.database import Database
     from reviewpoint_db.replica_watch import Seen
 
     url = "postgresql://ann:secret@127.0.0.1:1/papers"
     database = Database(DatabaseConfig(url=url, read_url=url, environment="dev"))
+    default.configure(DatabaseConfig(url=url, environment="dev"))
     replicas = database.replicas
     started = asyncio.run(database.start())
     replicas.tell(0, Seen(lag=0.1))
@@ -44,6 +45,8 @@ LOCKS = """
             replicas._lock,
             replicas.hosts[0].engines._lock,
             lateness._lock,
+            default._state._creation_lock,
+            freezing._count.lock,
         )
         for lock in locks:
             lock.acquire()
@@ -54,6 +57,9 @@ LOCKS = """
     assert had.wait(10)
 
     async def child():
+        default.ensure_engine_initialized()
+        with freezing.frozen():
+            pass
         assert not database.started and not replicas._watch.running
         assert replicas.states()[0].state == "unknown", "what the parent knew"
         await database.start()
@@ -91,6 +97,54 @@ def test_no_lock_that_a_thread_of_the_parent_has_holds_the_child_up() -> None:
         check=False,
     )
     assert result.stdout == "0\n", result.stderr
+
+
+#: A child ends in one of the ways that have it clean up, and its parent reads on.
+MEMORY = """
+    import asyncio, os, sys
+    from sqlalchemy import text
+    from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.database import Database
+
+    database = Database(DatabaseConfig(url="sqlite:///:memory:", environment="test"))
+
+    async def write():
+        async with database.session() as session:
+            await session.execute(text("CREATE TABLE papers (id int)"))
+            await session.commit()
+
+    async def count():
+        async with database.session() as session:
+            return await session.scalar(text("SELECT count(*) FROM sqlite_master"))
+
+    async def child():
+        async with database:
+            assert await count() == 0, "what the parent stored"
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(write())
+    process = os.fork()
+    if not process:
+        if sys.argv[1] == "stop":
+            asyncio.run(child())
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(code, os.path.exists(database.engine.url.database), loop.run_until_complete(count()))
+    loop.run_until_complete(database.stop())
+"""
+
+
+@pytest.mark.parametrize("way", ["stop", "exit"])
+def test_a_child_leaves_its_parents_memory_alone(way: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEMORY), way],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.stdout == "0 True 1\n", result.stderr
 
 
 def test_a_child_knows_of_no_holder_no_loop_and_no_host() -> None:

@@ -17,6 +17,7 @@ from reviewpoint_db import health
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.database import Database
+from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.health import HealthReport, check_health
 from tests.support.default import sqlite_threads_end
 from tests.support.postgres import PostgresServer, RemoteServer
@@ -275,6 +276,19 @@ async def test_the_applications_own_checks_count(sqlite_url: str) -> None:
             "search": "unhealthy",
             "queue": "unhealthy",
         }
+
+
+@pytest.mark.parametrize("name", ["connection", "event_loop", "migrations", "pool", "replicas"])
+async def test_a_check_of_the_application_cannot_stand_in_for_ours(
+    name: str, sqlite_url: str
+) -> None:
+    async def fine() -> bool:
+        return True
+
+    async with opened(sqlite_url) as database:
+        with pytest.raises(ConfigurationError, match=f"name = '{name}'.*Fix: use another one"):
+            database.add_check(name, fine)
+        assert not database.checks
 
 
 async def test_a_check_of_the_application_that_hangs_is_left_behind(sqlite_url: str) -> None:

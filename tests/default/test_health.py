@@ -8,10 +8,12 @@ from unittest import mock
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from reviewpoint_db import default
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from tests.support.default import BOUND, config_of, current, shown
+from tests.support.pools import until
 from tests.support.postgres import PostgresServer
 from tests.support.relay import Relay
 
@@ -42,6 +44,24 @@ async def test_a_silent_database_is_false_in_time(fresh: Any, postgres_url: str)
         async with asyncio.timeout(BOUND):
             assert await default.db_healthcheck() is False
         relay.restore()
+
+
+async def test_a_cancelled_check_of_a_patched_engine_leaves_nothing(
+    fresh: Any, postgres_url: str
+) -> None:
+    """The task is held until its end, and ends."""
+    with Relay.to(postgres_url) as relay:
+        relay.blackhole()
+        url = relay.url(postgres_url).replace("postgresql:", "postgresql+asyncpg:")
+        default.engine = create_async_engine(url)
+        check = asyncio.create_task(default.db_healthcheck())
+        await until(lambda: default._late_checks)
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
+        await until(lambda: not default._late_checks)
+        relay.restore()
+        await default.engine.dispose()
 
 
 async def test_an_exhausted_pool_is_still_healthy(fresh: Any, postgres_url: str) -> None:
