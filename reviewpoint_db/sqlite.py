@@ -28,9 +28,6 @@ from reviewpoint_db.backend import READ_ONLY
 
 __all__ = ["MemoryDatabase", "SQLite"]
 
-#: How long a transaction waits for the one that writes, in seconds; then SQLITE_BUSY, answered 503.
-BUSY_TIMEOUT: Final = 10.0
-
 #: Seconds between two interrupts of a connection that is about to be closed.
 _INTERRUPT_AGAIN: Final = 0.02
 
@@ -125,7 +122,6 @@ class SQLite:
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin by itself
             cursor = connection.cursor()
-            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
             _switch_to_wal(cursor)
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.execute("PRAGMA foreign_keys = ON")
@@ -173,7 +169,8 @@ def _switch_to_wal(cursor: Any) -> None:
     Two that open a new file at once would wait for each other here, so SQLite refuses one of them
     at once, whatever the busy timeout is.
     """
-    deadline = time.monotonic() + BUSY_TIMEOUT
+    cursor.execute("PRAGMA busy_timeout")  # the driver's `timeout`, in milliseconds
+    deadline = time.monotonic() + cursor.fetchone()[0] / 1000
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")

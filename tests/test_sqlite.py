@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.util import greenlet_spawn
 
-from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _Connection, _switch_to_wal
 from tests.support.pools import engine_with_pool, make_engine, pool_of, until
@@ -97,6 +97,15 @@ async def test_foreign_keys_and_write_ahead_logging_are_on(database: Database) -
     async with database.session() as session:
         with pytest.raises(exc.IntegrityError):
             await session.execute(papers.insert().values(title="orphan", parent=99))
+
+
+@pytest.mark.parametrize(("query", "waits"), [("", 3_000), ("?timeout=0.5", 500)])
+async def test_a_writer_waits_as_long_as_the_url_says_or_else_the_pool(
+    sqlite_url: str, query: str, waits: int
+) -> None:
+    config = DatabaseConfig(url=sqlite_url + query, environment="test", pool=PoolConfig(timeout=3))
+    async with Database(config) as database, database.session() as session:
+        assert await session.scalar(text("PRAGMA busy_timeout")) == waits
 
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -250,7 +259,7 @@ class _BusyOnce(sqlite3.Cursor):
     refused = False
 
     def execute(self, *args: Any) -> Any:
-        if not self.refused:
+        if "journal_mode" in args[0] and not self.refused:
             self.refused = True
             error = sqlite3.OperationalError("database is locked")
             error.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -267,14 +276,11 @@ async def test_a_switch_that_is_refused_because_of_another_one_is_tried_again(
     connection.close()
 
 
-async def test_a_file_that_stays_locked_is_an_error(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reviewpoint_db.sqlite.BUSY_TIMEOUT", 0.05)
+async def test_a_file_that_stays_locked_is_an_error(sqlite_url: str) -> None:
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("CREATE TABLE busy (id int)")
     other.execute("BEGIN EXCLUSIVE")
-    async with engine_with_pool(sqlite_url, timeout=0.5) as engine:
+    async with engine_with_pool(f"{sqlite_url}?timeout=0.05", timeout=0.5) as engine:
         with pytest.raises(exc.OperationalError, match="database is locked"):
             async with engine.connect():
                 pass
