@@ -64,7 +64,8 @@ def refuse(field: str, shown: object, problem: str, fix: str) -> ConfigurationEr
         problem: What is wrong with it.
         fix: What to do.
     """
-    return ConfigurationError(f"{field} = {shown}: {problem}. Fix: {fix}.")
+    stop = "" if fix.endswith("?") else "."
+    return ConfigurationError(f"{field} = {shown}: {problem}. Fix: {fix}{stop}")
 
 
 def check_number(field: str, value: object, *, lowest: int, whole: bool = False) -> None:

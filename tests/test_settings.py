@@ -146,6 +146,11 @@ def test_a_wrong_variable_is_refused(name: str, value: str, problem: str) -> Non
     assert problem in refusal(**{name: value})
 
 
+def test_a_fix_that_is_a_question_ends_as_one() -> None:
+    assert refusal(REVIEWPOINT_DB_POOL_SIZ="3").endswith("did you mean REVIEWPOINT_DB_POOL_SIZE?")
+    assert refusal(REVIEWPOINT_DB_POOL_SIZE="-1").endswith(".")
+
+
 def test_the_variables_of_other_programs_are_left_alone() -> None:
     """Kubernetes adds these for a service called reviewpoint-db."""
     variables = {
