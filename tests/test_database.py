@@ -284,8 +284,10 @@ async def test_a_task_that_does_not_end_holds_up_no_stop(
     task = asyncio.create_task(stubborn())
     database._tasks.add(task)
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await database.stop()
-    assert not task.done()
-    let_go.set()
-    await task
+    try:
+        async with asyncio.timeout(10):
+            await database.stop()
+        assert not task.done()
+    finally:
+        let_go.set()
+        await task
