@@ -24,10 +24,21 @@ __all__ = ["safe_error", "safe_url", "scrub"]
 
 WITHHELD = "its text is withheld, since it may hold values"
 
-# Classes of SQLSTATE whose messages name identifiers, sessions, users and limits, never values.
-_PLAIN_CLASSES = frozenset(
-    {"08", "0A", "25", "26", "28", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57"}
+# Classes of SQLSTATE whose messages name sessions, users, limits and what the driver made.
+_PLAIN_CLASSES = frozenset({"08", "25", "26", "28", "34", "3D", "40", "53", "54", "57"})
+# Those whose messages name identifiers, and so a value that was taken for one: `current_setting($1)`,
+# `$1::regclass`, SQL that a function puts together.
+_NAMING_CLASSES = frozenset({"0A", "3B", "3F", "42", "55"})
+# A name, or several with the server's words between; other languages have other quotation marks.
+_WHERE_NAMES_ARE = (re.compile(r'(?s)["»«„“”].*["»«„“”]'), re.compile(r"(?s): .*"))
+# What stands between, and the types of `operator does not exist: integer = text`.
+_BETWEEN = (
+    "already and but column constraint expression for function in index is not of on relation schema "
+    "table the to type view array bigint boolean bytea character date double integer interval json "
+    "jsonb numeric precision real record smallint text time timestamp unknown uuid varying with "
+    "without zone"
 )
+_BETWEEN_NAMES = frozenset(_BETWEEN.split())
 
 # The words of the server for the integrity violations; the repositories of advanced-alchemy tell
 # them apart by these words, and by the line that follows in the driver's own text.
@@ -45,7 +56,9 @@ _CONSTRAINT_DETAILS = {
 # An object's identity is its class and the values of its primary key.
 _VALUES_FOLLOW = re.compile(r"\bkey (?=\()|\bliteral value ")
 _NAMES = ("schema_name", "table_name", "column_name", "data_type_name", "constraint_name")
-_TALKATIVE = ("detail", "hint", "context", "internal_query")
+_TALKATIVE = ("detail", "hint", "context", "internal_query", "query")
+#: What exceptions of the standard library keep of the value that they complain of.
+_OBJECTS = ("obj", "doc")
 
 # What SQLite says by itself; every other word of a message must stand in the statement.
 _VOCABULARY = (
@@ -61,6 +74,12 @@ _VOCABULARY = (
     "variable view was were while with within wrong write "
 )
 _SQLITE_WORDS = frozenset(_VOCABULARY.split())
+
+
+class _Safe(str):
+    """A text that was made safe: what it was measured by is gone by now."""
+
+    __slots__ = ()
 
 
 def safe_url(url: str | URL) -> str:
@@ -150,10 +169,11 @@ def _scrub_wrapper(error: exc.StatementError) -> None:
 
 
 def _scrub_driver(error: BaseException, statement: str | None) -> None:
-    code = code_of(error)
-    error.args = (_driver_text(error, statement),)
-    if is_adapted(error):
-        error.args = (error.args[0] + _CONSTRAINT_DETAILS.get(code or "", ""),)
+    text = _driver_text(error, statement)
+    details = _CONSTRAINT_DETAILS.get(code_of(error) or "", "") if is_adapted(error) else ""
+    error.args = (_Safe(text + details),)
+    if getattr(error, "message", None) is not None:
+        error.message = text  # type: ignore[attr-defined]  # asyncpg's
     for name in _TALKATIVE:
         if getattr(error, name, None) is not None:
             setattr(error, name, None)
@@ -182,6 +202,9 @@ def _empty(error: BaseException) -> None:
         error.object = ""
     if isinstance(error, UnicodeDecodeError):
         error.object = b""
+    for name in _OBJECTS:
+        if getattr(error, name, None) is not None:
+            setattr(error, name, None)
     if hasattr(error, "__notes__"):
         error.__notes__ = []
 
@@ -237,27 +260,47 @@ def _driver_text(error: BaseException, statement: str | None) -> str:
     if not is_of_asyncpg(error):
         return WITHHELD
     if isinstance(getattr(error, "sqlstate", None), str):
-        return _server_text(error)
+        return _server_text(error, statement)
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def _server_text(error: Any) -> str:
+def _server_text(error: Any, statement: str | None) -> str:
+    text = error.args[0]
+    if isinstance(text, _Safe):
+        return str(text)
     code: str = error.sqlstate
     names = {name: getattr(error, name) for name in _NAMES if getattr(error, name, None)}
     template = _CONSTRAINTS.get(code)
     if template is not None and all(name in names for name in re.findall(r"\{(\w+)\}", template)):
         return template.format(**names)
     # asyncpg's own complaint, made before the statement was sent.
-    argument = re.match(r"invalid input for query argument \$\d+", str(error.args[0]))
+    argument = re.match(r"invalid input for query argument \$\d+", str(text))
     if argument is not None:
         return f"{argument[0]}; {WITHHELD}"
     # PL/pgSQL's RAISE can send any text under any code.
     raised = getattr(error, "server_source_function", None) == "exec_stmt_raise"
-    if code[:2] in _PLAIN_CLASSES and not raised:
-        return str(error.args[0])
+    plain = code[:2] in _PLAIN_CLASSES or (
+        code[:2] in _NAMING_CLASSES
+        # In a function: its SQL may have been put together of values.
+        and not (getattr(error, "context", None) or getattr(error, "internal_query", None))
+        and _names_the_statements(text, statement or getattr(error, "query", None))
+    )
+    if plain and not raised:
+        return str(text)
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     named = "".join(f", {name.removesuffix('_name')} {value}" for name, value in names.items())
     return f"{kind}{named}; {WITHHELD}"
+
+
+def _names_the_statements(text: str, statement: str | None) -> bool:
+    """Whether the names in a message of the server's are those of the statement."""
+    found = [place.search(text) for place in _WHERE_NAMES_ARE]
+    names = {name for one in found if one for name in _words(one[0])}
+    return names <= _words(statement or "") | _BETWEEN_NAMES
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def _sqlite_text(error: sqlite3.Error, statement: str | None) -> str:

@@ -528,6 +528,39 @@ MUTANTS = [
         "tests/test_sockets.py",
         "litestar",
     ),
+    # -- what is shown of errors -------------------------------------------------------------------
+    Mutant(
+        "a value that was taken for a name is shown",
+        "redaction.py",
+        '    return names <= _words(statement or "") | _BETWEEN_NAMES\n',
+        "    return True\n",
+        "tests/test_redaction.py",
+        "no_value_in_an_error_of_postgresql",
+    ),
+    Mutant(
+        "a value that a function put into its SQL is shown",
+        "redaction.py",
+        '        and not (getattr(error, "context", None) or getattr(error, "internal_query", None))\n',
+        "",
+        "tests/test_redaction.py",
+        "no_value_in_an_error_of_postgresql",
+    ),
+    Mutant(
+        "asyncpg's own copy of a message keeps its values",
+        "redaction.py",
+        "        error.message = text ",
+        "        pass ",
+        "tests/test_redaction.py",
+        "no_value_in_an_error_of_postgresql",
+    ),
+    Mutant(
+        "an error keeps the object that it complains of",
+        "redaction.py",
+        "            setattr(error, name, None)\n    if hasattr",
+        "            pass\n    if hasattr",
+        "tests/test_redaction.py",
+        "no_value or no_json",
+    ),
     # -- read sessions -----------------------------------------------------------------------------
     Mutant(
         "a read session's flush begins to work",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import pickle
 import sqlite3
 import traceback
@@ -18,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.driver_errors import wrapped
 from reviewpoint_db.errors import DatabaseUnavailableError
 from reviewpoint_db.redaction import safe_error, safe_url, scrub
 from reviewpoint_db.sqlstate import code_of
@@ -25,7 +27,7 @@ from reviewpoint_db.sqlstate import code_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECRET = "s3cretVALUE"
+SECRET = "s3cretvalue"
 
 _SCHEMA = (
     "CREATE TABLE parents (id int PRIMARY KEY)",
@@ -39,8 +41,12 @@ _RAISE = (
     " RAISE EXCEPTION USING message = message, detail = message, hint = message, errcode = code;"
     " END $$"
 )
+_ASK = (
+    "CREATE FUNCTION ask_for(name text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN"
+    " EXECUTE 'SELECT ' || name || ' FROM papers'; END $$"
+)
 _TRIGGER = (
-    "CREATE TRIGGER say BEFORE UPDATE ON papers BEGIN SELECT RAISE(ABORT, 's3cretVALUE'); END"
+    "CREATE TRIGGER say BEFORE UPDATE ON papers BEGIN SELECT RAISE(ABORT, 's3cretvalue'); END"
 )
 
 
@@ -83,7 +89,9 @@ def shown(error: BaseException) -> str:
     while pending:
         current = pending.pop()
         if current is not None:
-            everything += [str(current), repr(current), repr(getattr(current, "params", ""))]
+            everything += [str(current), repr(current)]
+            names = {name for name in dir(current) if not name.startswith("__")} - {"statement"}
+            everything += [repr(getattr(current, name, "")) for name in names]
             pending += [current.__cause__, current.__context__]
     return "\n".join(everything)
 
@@ -147,6 +155,16 @@ POSTGRESQL = {
     "SELECT CAST(:v AS timestamp)": "22000",
     "SELECT CAST(:v AS json)": "22P02",
     "SELECT * FROM nowhere WHERE v = :v": "42P01",
+    "SELECT current_setting(:v)": "42704",
+    "SELECT CAST(CAST(:v AS text) AS regclass)": "42P01",
+    "SELECT CAST(CAST(:v AS text) AS regtype)": "42704",
+    "SELECT CAST(CAST(:v AS text) AS regoper)": "42883",
+    "SELECT CAST(:v || '.t' AS regclass)": "3F000",
+    "SELECT CAST(:v || '.a.b.c' AS regclass)": "42601",
+    "SELECT ask_for(:v)": "42703",
+    "SELECT ask_for('papers.' || :v)": "42703",
+    "SELECT set_config('work_mem', :v, false)": "22023",
+    "INSERT INTO days VALUES (:v)": "22000",
 }
 
 
@@ -154,7 +172,7 @@ POSTGRESQL = {
 async def test_no_value_in_an_error_of_postgresql(postgres_url: str, statement: str) -> None:
     engine = engine_for(postgres_url)
     async with engine.begin() as connection:
-        for prepared in (*_SCHEMA, _RAISE):
+        for prepared in (*_SCHEMA, _RAISE, _ASK, "CREATE TABLE days (d date)"):
             await connection.exec_driver_sql(prepared)
     error = await failure(engine, statement, v=SECRET)
     await engine.dispose()
@@ -168,6 +186,42 @@ async def test_the_text_of_a_plain_class_is_kept(postgres_url: str) -> None:
     await engine.dispose()
     assert safe_error(error) == 'ProgrammingError [42703]: column "nocolumn" does not exist'
     assert 'column "nocolumn" does not exist' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("statement", "kept"),
+    [
+        ("SELECT p.nocolumn FROM papers p WHERE v = :v", "column p.nocolumn does not exist"),
+        ("SELECT v FROM Nowhere WHERE v = :v", 'relation "nowhere" does not exist'),
+        ("SELECT nofunction(v) FROM papers WHERE v = :v", "function nofunction(text) does not"),
+        ("SELECT 1 FROM papers WHERE v = :v AND id = v", "operator does not exist: integer = text"),
+        ("SELEC :v", 'syntax error at or near "SELEC"'),
+        (
+            "UPDATE papers SET nocolumn = 1 WHERE v = :v",
+            'column "nocolumn" of relation "papers" does not exist',
+        ),
+    ],
+)
+async def test_the_names_of_the_statement_are_kept(
+    postgres_url: str, statement: str, kept: str
+) -> None:
+    engine = engine_for(postgres_url)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE papers (id int, v text)")
+    error = await failure(engine, statement, v=SECRET)
+    await engine.dispose()
+    assert kept in safe_error(error)
+    assert kept in str(error)
+    scrub(error)  # another time
+    for each in wrapped(error):
+        assert kept in str(each)
+        assert kept in safe_error(each)
+
+
+def test_a_document_that_is_no_json_is_withheld() -> None:
+    error = json.JSONDecodeError("message", SECRET, 0)
+    scrub(error)
+    assert SECRET not in shown(error)
 
 
 async def test_the_place_of_a_wrong_argument_is_kept(postgres_url: str) -> None:
