@@ -283,6 +283,9 @@ def db_sandbox(
     with kit.sandbox() as sandbox:
         yield sandbox
         _refuse_leaks(request.node)  # now, since the sandbox's end takes the connections away
+        refused = sandbox.sandbox.refused
+    if refused is not None:
+        pytest.fail(refused, pytrace=False)
     if sandbox.sandbox.escaped is not None:
         pytest.fail(f"{sandbox.sandbox.escaped}, outside of the sandbox", pytrace=False)
 

@@ -88,15 +88,25 @@ class Channel:
         _forget_transaction()
         await self._owner.call(self._sandbox.rollback(self._member))
 
-    async def run(self, text: str, work: Callable[[], Awaitable[_T]]) -> _T:
+    async def run(
+        self, text: str, work: Callable[[], Awaitable[_T]], *, prepares: bool = False
+    ) -> _T:
         """Have `work()` send a statement from the sandbox's loop.
 
         Args:
             text: The statement, as far as it is known.
             work: Sends it over the real connection.
+            prepares: Whether that prepares it, and does no more.
         """
         await self._before()
-        return await self._owner.call(self._sandbox.run(self._member, *_party(), text, work))
+        return await self._owner.call(
+            self._sandbox.run(self._member, *_party(), text, work, prepares=prepares)
+        )
+
+    async def set_up(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Have `work()` change the real connection for all, at no one's turn."""
+        await self._before()
+        return await self._owner.call(self._sandbox.set_up(work))
 
     async def ping(self) -> None:
         """Do as if a round trip had been made: the sandbox's connection is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Ground"]
@@ -10,8 +11,9 @@ __all__ = ["Ground"]
 class Ground(Protocol):
     """The real connection that a sandbox stands on."""
 
-    #: Whether a statement that fails makes the transaction around it unusable.
-    fragile: bool
+    @property
+    def failure(self) -> Callable[[], Exception] | None:
+        """What makes the error that a transaction answers after a failed statement; None: nothing."""
 
     @property
     def open(self) -> bool:

@@ -15,7 +15,7 @@ from reviewpoint_db.testing.channel import Channel
 from reviewpoint_db.testing.checks import held_by, refuse_leaks
 from reviewpoint_db.testing.embedded import installed_version, start_server
 from reviewpoint_db.testing.errors import DatabaseNotRequestedError
-from reviewpoint_db.testing.faults import Faults
+from reviewpoint_db.testing.faults import DriverErrors, Faults
 from reviewpoint_db.testing.leftovers import SERVER
 from reviewpoint_db.testing.postgresql import PostgresErrors, PostgresGround, PostgresStandIn
 from reviewpoint_db.testing.redirect import Redirect, Target
@@ -212,15 +212,17 @@ class Kit:
         )
 
     def _connector(self, sandbox: Sandbox, faults: Faults | None) -> Any:
-        driver = self._ground.driver
-        postgres = isinstance(self._ground, PostgresGround)
+        ground = self._ground
+
+        def channel(errors: DriverErrors) -> Channel:
+            return Channel(sandbox, self.owner, faults, errors)
 
         async def connect(*_: object, **__: object) -> PostgresStandIn | SQLiteStandIn:
             if faults is not None:
                 await faults.on_connect()
-            errors = PostgresErrors() if postgres else SQLiteErrors()
-            channel = Channel(sandbox, self.owner, faults, errors)
-            return (PostgresStandIn if postgres else SQLiteStandIn)(driver, channel)
+            if isinstance(ground, PostgresGround):
+                return PostgresStandIn(ground, channel(PostgresErrors()))
+            return SQLiteStandIn(ground.driver, channel(SQLiteErrors()))
 
         return connect
 

@@ -17,13 +17,22 @@ __all__ = ["PostgresErrors", "PostgresGround", "PostgresStandIn"]
 _PING: Final = "SELECT 1"
 
 
+def _aborted() -> Exception:
+    error: Exception = asyncpg.InFailedSQLTransactionError(
+        "current transaction is aborted, commands ignored until end of transaction block"
+    )
+    return error
+
+
 class PostgresGround:
     """The sandbox's real connection to PostgreSQL."""
 
-    fragile = True
+    failure = staticmethod(_aborted)
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
+        #: What stands for the codecs that stand-ins set on it.
+        self.codecs: dict[tuple[str, str], dict[str, object]] = {}
 
     @property
     def open(self) -> bool:
@@ -137,15 +146,16 @@ class PostgresStandIn(_Remote):
     """What SQLAlchemy takes for a connection of asyncpg.
 
     Args:
-        real: The sandbox's connection.
+        ground: The sandbox's connection.
         channel: The way to it.
     """
 
     #: Where others look for a socket to cut: there is none of its own.
     _transport = None
 
-    def __init__(self, real: Any, channel: Channel) -> None:
-        super().__init__(real, channel, "")
+    def __init__(self, ground: PostgresGround, channel: Channel) -> None:
+        super().__init__(ground.driver, channel, "")
+        self._codecs = ground.codecs
 
     def transaction(
         self,
@@ -163,7 +173,21 @@ class PostgresStandIn(_Remote):
         async def prepare() -> Any:
             return await self._real.prepare(query, **options)
 
-        return _Statement(await self._channel.run(query, prepare), self._channel, query)
+        statement = await self._channel.run(query, prepare, prepares=True)
+        return _Statement(statement, self._channel, query)
+
+    async def set_type_codec(self, typename: str, **options: Any) -> None:
+        """Set a codec, unless the real connection has the same: asyncpg forgets all statements."""
+        key = typename, str(options.get("schema", "public"))
+        meaning = {name: _meaning(value) for name, value in options.items()}
+        if self._codecs.get(key) == meaning:
+            return
+
+        async def set_codec() -> None:
+            await self._real.set_type_codec(typename, **options)
+            self._codecs[key] = meaning
+
+        await self._channel.set_up(set_codec)
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         """Execute statements."""
@@ -191,3 +215,10 @@ class PostgresStandIn(_Remote):
     def terminate(self) -> None:
         """Undo what is open, without waiting for it."""
         self._channel.drop()
+
+
+def _meaning(value: object) -> object:
+    """Return what two functions have in common that do the same: SQLAlchemy makes them anew."""
+    code = getattr(value, "__code__", None)
+    cells = getattr(value, "__closure__", None) or ()
+    return value if code is None else (code, *(cell.cell_contents for cell in cells))

@@ -25,7 +25,7 @@ _SETTING: Final = re.compile(
 class SQLiteGround:
     """The sandbox's real connection to a SQLite file."""
 
-    fragile = False
+    failure = None
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver

@@ -99,6 +99,69 @@ async def test_a_rollback_under_a_commit_is_refused(http, db_session):
         await db_session.rollback()
 
 
+async def test_a_rollback_to_a_savepoint_under_a_commit_is_refused(http, db_session):
+    nested = await db_session.begin_nested()
+    await write(db_session, "one")
+    assert (await http.post("/notes/two")).status_code == 201
+    with pytest.raises(SandboxError, match="Commit the session before"):
+        await nested.rollback()
+
+
+async def test_a_rollback_to_a_savepoint_without_changes_undoes_no_commit(http, db_session):
+    await write(db_session, "one")
+    nested = await db_session.begin_nested()
+    assert await texts(db_session) == ["one"]
+    assert (await http.post("/notes/two")).status_code == 201
+    await nested.rollback()
+    nested = await db_session.begin_nested()
+    await write(db_session, "three")
+    await nested.rollback()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_sessions_that_only_read_are_rolled_back_without_harm(database, db_session):
+    async with database.session() as outer, database.session() as inner:
+        await outer.execute(text("/* a comment */ WITH one AS (SELECT 1) SELECT * FROM one"))
+        assert await texts(inner) == []
+        await write(outer, "one")
+        await inner.rollback()
+        await outer.commit()
+    async with database.session() as outer, database.session() as inner:
+        assert await texts(outer) == ["one"]
+        await add(inner, "two")
+        await outer.rollback()
+    assert await texts(db_session) == ["one", "two"]
+
+
+async def test_savepoints_of_two_sessions_may_have_one_name(database, db_session):
+    async with database.session() as outer, database.session() as inner:
+        await write(outer, "one")
+        nested = await outer.begin_nested()
+        assert await texts(outer) == ["one"]  # which sets the savepoint
+        await write(inner, "two")
+        async with inner.begin_nested():
+            await write(inner, "three")
+        await inner.begin_nested()
+        await write(inner, "undone")
+        await nested.rollback()
+        with pytest.raises(SandboxError, match="was undone"):
+            await write(inner, "four")
+        await outer.commit()
+    assert await texts(db_session) == ["one"]
+
+
+async def test_a_savepoint_is_released_below_another_transaction(database, db_session):
+    async with database.session() as outer, database.session() as inner:
+        async with outer.begin_nested():
+            await write(outer, "one")
+            await write(inner, "two")
+        with pytest.raises(SandboxError, match="has no savepoint missing"):
+            await outer.execute(text("RELEASE SAVEPOINT missing"))
+        await inner.commit()
+        await outer.commit()
+    assert await texts(db_session) == ["one", "two"]
+
+
 async def test_a_test_s_commit_below_an_open_transaction_keeps_both(database, db_session):
     await write(db_session, "one")
     async with database.session() as session:
@@ -229,7 +292,172 @@ async def test_health_answers_beside_an_open_transaction(database):
 
 
 def test_the_rules_of_transactions_hold(project: Project) -> None:
-    project.passes(RULES, "-o", "db_turn_timeout=0.3", count=18)
+    project.passes(RULES, "-o", "db_turn_timeout=0.3", count=23)
+
+
+FAILURES = """
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from reviewpoint_db import Database
+from tests.support.apps import add, litestar_app, texts
+from tests.support.notes import write
+
+
+@pytest.fixture
+async def database(db_sandbox):
+    async with Database() as database:
+        yield database
+
+
+@pytest.fixture
+async def driver(database):
+    async with database.engine.connect() as connection:
+        yield (await connection.get_raw_connection()).driver_connection
+
+
+async def fail(session):
+    with pytest.raises(IntegrityError):
+        await session.execute(text("INSERT INTO notes (text) VALUES ('a'), ('a')"))
+
+
+async def is_aborted(session):
+    with pytest.raises(DBAPIError, match="current transaction is aborted"):
+        await texts(session)
+    return True
+
+
+async def test_others_go_on_and_it_alone_answers_that_it_failed(database, db_session):
+    async with database.session() as failed, database.session() as other:
+        await write(failed, "one")
+        await fail(failed)
+        await add(other, "two")
+        assert await texts(db_session) == ["two"]
+        assert await is_aborted(failed)
+        assert await is_aborted(failed)
+        await failed.rollback()
+        await add(failed, "three")
+    assert await texts(db_session) == ["three", "two"]
+
+
+async def test_in_a_savepoint_the_rest_goes_on(database, db_session):
+    async with database.session() as failed, database.session() as other:
+        await write(failed, "one")
+        nested = await failed.begin_nested()
+        await write(failed, "undone")
+        await fail(failed)
+        await add(other, "two")
+        assert await is_aborted(failed)
+        await nested.rollback()
+        await add(failed, "three")
+    assert await texts(db_session) == ["one", "three", "two"]
+
+
+async def test_a_failure_on_top_of_a_commit_leaves_that(database, db_session):
+    async with database.session() as failed, database.session() as other:
+        assert await texts(failed) == []
+        await add(other, "one")
+        await fail(failed)
+        assert await is_aborted(failed)
+    assert await texts(db_session) == ["one"]
+
+
+async def test_a_failure_below_another_transaction_leaves_that(database, db_session):
+    async with database.session() as failed, database.session() as other:
+        assert await texts(failed) == []
+        await write(other, "one")
+        await fail(failed)
+        assert await is_aborted(failed)
+        await other.commit()
+    assert await texts(db_session) == ["one"]
+
+
+async def test_a_commit_after_a_failure_stores_nothing(driver, db_session):
+    transaction = driver.transaction()
+    await transaction.start()
+    await driver.execute("INSERT INTO notes (text) VALUES ('one')")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await driver.execute("INSERT INTO notes (text) VALUES ('one')")
+    await transaction.commit()
+    assert await texts(db_session) == []
+
+
+async def test_what_the_driver_refuses_has_not_failed(driver, db_session):
+    transaction = driver.transaction()
+    await transaction.start()
+    await driver.execute("INSERT INTO notes (text) VALUES ('one')")
+    with pytest.raises(asyncpg.DataError):
+        await driver.fetchval("SELECT $1::int", "x")
+    await transaction.commit()
+    assert await texts(db_session) == ["one"]
+
+
+async def test_a_statement_by_itself_is_kept(driver, database, db_session):
+    await driver.execute("INSERT INTO notes (text) VALUES ('first')")
+    async with database.session() as session:
+        assert await texts(session) == ["first"]
+        await driver.execute("INSERT INTO notes (text) VALUES ('one')")
+        await session.rollback()
+    assert await texts(db_session) == ["first", "one"]
+
+
+async def test_requests_that_fail_side_by_side_know_nothing_of_each_other(db_session):
+    transport = httpx.ASGITransport(litestar_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answers = await asyncio.gather(*[http.post("/notes/one") for _ in range(10)])
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
+
+
+async def test_the_codec_that_was_set_last_is_used(driver):
+    async def set_codec(decoder):
+        await driver.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=decoder)
+        return await driver.fetchval("SELECT '1'::json")
+
+    assert await set_codec(lambda text: "first") == "first"
+    assert await set_codec(str) == "1"
+    assert await set_codec(int) == 1
+"""
+
+
+def test_a_statement_that_fails_is_its_own_transaction_s_affair(postgres_project: Project) -> None:
+    postgres_project.passes(FAILURES, count=9)
+
+
+REFUSED = """
+import pytest
+from reviewpoint_db import Database
+from reviewpoint_db.testing import SandboxError
+from tests.support.apps import add, texts
+from tests.support.notes import write
+
+async def test_asked_for(db_session):
+    async with Database() as database:
+        async with database.session(origin="the outer") as outer, database.session() as inner:
+            await write(outer, "one")
+            await add(inner, "two")
+            with pytest.raises(SandboxError, match="the outer changed .* Use db_clone"):
+                await outer.rollback()
+    assert "two" in await texts(db_session)
+
+async def test_at_the_session_s_end(db_sandbox):
+    async with Database() as database:
+        async with database.session(origin="the other") as outer, database.session() as inner:
+            await write(outer, "one")
+            await add(inner, "two")
+"""
+
+
+def test_an_application_s_rollback_under_another_s_commit_fails_its_test(project: Project) -> None:
+    project.write("test_it.py", REFUSED)
+    result = project.run()
+    result.assert_outcomes(passed=2, errors=2)
+    for name in ("outer", "other"):
+        result.stdout.fnmatch_lines([f"*the {name} changed something, then another session*"])
 
 
 ESCAPES = """
