@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final
 
 import asyncpg
@@ -15,6 +15,14 @@ __all__ = ["PostgresErrors", "PostgresGround", "PostgresStandIn"]
 
 #: The statement of a ping, which has nothing to find out here.
 _PING: Final = "SELECT 1"
+#: Rows that asyncpg fetches at a time.
+_PREFETCH: Final = 50
+#: Forgets what was prepared by PREPARE, and nothing of asyncpg's own.
+_DEALLOCATE: Final = (
+    "DO $$ DECLARE known text; BEGIN"
+    " FOR known IN SELECT name FROM pg_prepared_statements WHERE from_sql"
+    " LOOP EXECUTE format('DEALLOCATE %I', known); END LOOP; END $$"
+)
 
 
 def _aborted() -> Exception:
@@ -53,8 +61,8 @@ class PostgresGround:
         await self.driver.execute("BEGIN")
 
     async def undo(self) -> None:
-        """Roll the outer transaction back."""
-        await self.driver.execute("ROLLBACK")
+        """Roll the outer transaction back, and what outlives it; one round trip."""
+        await self.driver.execute(f"ROLLBACK; SELECT pg_advisory_unlock_all(); {_DEALLOCATE}")
 
     async def run(self, statement: str) -> None:
         """Execute statements without a result."""
@@ -110,36 +118,92 @@ class _Remote:
             work.close()  # it was never begun when the channel refused it
 
 
+class _Rows:
+    """What asyncpg's `cursor()` returns: to await for a cursor, or to iterate over.
+
+    Args:
+        prepare: Returns the prepared statement.
+        args: Its parameters, `prefetch` and `timeout` among them.
+    """
+
+    def __init__(
+        self, prepare: Callable[[], Awaitable[_Statement]], *args: Any, **options: Any
+    ) -> None:
+        self._prepare = prepare
+        self._args = args
+        self._prefetch = options.pop("prefetch", None) or _PREFETCH
+        self._options = options
+
+    def __await__(self) -> Generator[Any, Any, _Remote]:
+        return self._open().__await__()
+
+    async def _open(self) -> _Remote:
+        statement = await self._prepare()
+        return await statement.open_cursor(*self._args, **self._options)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        cursor = await self._open()
+        while rows := await cursor.fetch(self._prefetch):
+            for row in rows:
+                yield row
+
+
 class _Statement(_Remote):
     """A prepared statement."""
 
-    async def cursor(self, *args: Any, **kwargs: Any) -> _Remote:
+    def cursor(self, *args: Any, **options: Any) -> _Rows:
         """Open a cursor on the server."""
 
+        async def prepared() -> _Statement:
+            return self
+
+        return _Rows(prepared, *args, **options)
+
+    async def open_cursor(self, *args: Any, **options: Any) -> _Remote:
+        """Open a cursor at once."""
+
         async def declare() -> Any:
-            return await self._real.cursor(*args, **kwargs)
+            return await self._real.cursor(*args, **options)
 
         return _Remote(await self._channel.run(self._text, declare), self._channel, self._text)
 
 
 class _Transaction:
-    """A transaction, which is a savepoint of the sandbox."""
+    """A transaction, which is a savepoint of the sandbox; in another one, as asyncpg's, of that."""
 
-    def __init__(self, channel: Channel, *, read_only: bool) -> None:
+    def __init__(self, stand_in: PostgresStandIn, channel: Channel, *, read_only: bool) -> None:
+        self._stand_in = stand_in
         self._channel = channel
         self._read_only = read_only
+        self._savepoint = ""
+
+    async def __aenter__(self) -> None:
+        await self.start()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await (self.commit() if kind is None else self.rollback())
 
     async def start(self) -> None:
         """Begin."""
-        await self._channel.begin(read_only=self._read_only)
+        if self._channel.in_transaction:
+            self._savepoint = f"nested_{id(self)}"
+            await self._stand_in.execute(f"SAVEPOINT {self._savepoint}")
+        else:
+            await self._channel.begin(read_only=self._read_only)
 
     async def commit(self) -> None:
         """Commit."""
-        await self._channel.commit()
+        if self._savepoint:
+            await self._stand_in.execute(f"RELEASE SAVEPOINT {self._savepoint}")
+        else:
+            await self._channel.commit()
 
     async def rollback(self) -> None:
         """Roll back."""
-        await self._channel.rollback()
+        if self._savepoint:
+            await self._stand_in.execute(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
+        else:
+            await self._channel.rollback()
 
 
 class PostgresStandIn(_Remote):
@@ -165,7 +229,7 @@ class PostgresStandIn(_Remote):
         deferrable: bool = False,  # noqa: ARG002 - of serializable transactions
     ) -> _Transaction:
         """Return a transaction to start."""
-        return _Transaction(self._channel, read_only=readonly)
+        return _Transaction(self, self._channel, read_only=readonly)
 
     async def prepare(self, query: str, **options: Any) -> _Statement:
         """Prepare a statement."""
@@ -175,6 +239,10 @@ class PostgresStandIn(_Remote):
 
         statement = await self._channel.run(query, prepare, prepares=True)
         return _Statement(statement, self._channel, query)
+
+    def cursor(self, query: str, *args: Any, **options: Any) -> _Rows:
+        """Prepare a statement and open a cursor on the server."""
+        return _Rows(lambda: self.prepare(query), *args, **options)
 
     async def set_type_codec(self, typename: str, **options: Any) -> None:
         """Set a codec, unless the real connection has the same: asyncpg forgets all statements."""

@@ -550,6 +550,53 @@ def test_an_unusual_connection_works_too(postgres_project: Project) -> None:
     postgres_project.passes(test)
 
 
+def test_the_driver_s_own_transactions_and_cursors_work(postgres_project: Project) -> None:
+    test = """
+    import pytest
+    from reviewpoint_db import Database
+    from tests.support.apps import texts
+
+    async def test_it(db_session):
+        async with Database() as database, database.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            async with driver.transaction():
+                await driver.execute("INSERT INTO notes (text) VALUES ('one')")
+                async with driver.transaction():
+                    await driver.execute("INSERT INTO notes (text) VALUES ('two')")
+                with pytest.raises(ZeroDivisionError):
+                    async with driver.transaction():
+                        await driver.execute("INSERT INTO notes (text) VALUES ('undone')")
+                        1 / 0
+                rows = driver.cursor("SELECT generate_series(1, $1::int)", 3, prefetch=2)
+                assert [row[0] async for row in rows] == [1, 2, 3]
+                cursor = await driver.cursor("SELECT 42")
+                assert (await cursor.fetchrow())[0] == 42
+            with pytest.raises(ZeroDivisionError):
+                async with driver.transaction():
+                    await driver.execute("INSERT INTO notes (text) VALUES ('undone')")
+                    1 / 0
+        assert await texts(db_session) == ["one", "two"]
+    """
+    postgres_project.passes(test)
+
+
+def test_locks_and_prepared_statements_end_with_their_test(postgres_project: Project) -> None:
+    test = """
+    import pytest
+    from sqlalchemy import text
+
+    LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+
+    @pytest.mark.parametrize("n", range(2))
+    async def test_it(db_session, n):
+        assert await db_session.scalar(text(LOCKS)) == 0
+        await db_session.execute(text("SELECT pg_advisory_lock(42)"))
+        await db_session.execute(text('PREPARE "It" AS SELECT 1'))
+        await db_session.commit()
+    """
+    postgres_project.passes(test, count=2)
+
+
 def test_a_connection_of_sqlite_without_a_transaction_has_none_to_end(
     sqlite_project: Project,
 ) -> None:
