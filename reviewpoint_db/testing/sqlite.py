@@ -77,10 +77,10 @@ class SQLiteErrors:
         return ValueError(_NO_CONNECTION)
 
     def conflict(self) -> Exception:
-        """Make the error of a COMMIT that found the database locked."""
+        """Make the error of a transaction that lost against another one."""
         error = sqlite3.OperationalError("database is locked (db_faults.fail_commit)")
-        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        error.sqlite_errorname = "SQLITE_BUSY"
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY_SNAPSHOT
+        error.sqlite_errorname = "SQLITE_BUSY_SNAPSHOT"
         return error
 
 

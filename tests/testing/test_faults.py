@@ -71,8 +71,20 @@ async def test_a_commit_that_fails(http, db_session, db_faults):
     assert await texts(db_session) == []
     assert (await http.post("/notes/one")).status_code == 201
     assert await texts(db_session) == ["one"]
+
+
+async def test_a_commit_that_fails_is_run_again_where_the_application_asks_for_that(
+    db_session, db_faults
+):
+    from reviewpoint_db import Database
+    from tests.support.notes import write
+
+    async with Database() as database:
+        db_faults.fail_commit(2)
+        await database.run_in_transaction(lambda session: write(session, "one"))
+    assert await texts(db_session) == ["one"]
 """
 
 
 def test_applications_meet_the_outages_of_their_tests(project: Project) -> None:
-    project.passes(FAULTS, count=5)
+    project.passes(FAULTS, count=6)
