@@ -112,10 +112,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("db") is not None and "db_sandbox" not in names:
             names.append("db_sandbox")
         if not _OURS.isdisjoint(names):
-            needed = True
+            needed = needed or _is_ours(item)
             _put_first(item, names)
-    if needed or strict or config.getini("db_fail_on_leak"):
+    if needed:
+        # Whoever does not ask must not reach the configured one because nobody has asked yet.
+        _kit_of(config).refuse_until_made()
+    if strict or config.getini("db_fail_on_leak"):
         _kit_of(config)
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether a test gets the database from us, and not from a fixture that has our name."""
+    definitions: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # noqa: SLF001
+    return any(
+        definitions[name][-1].func.__module__ == __name__ for name in _OURS & definitions.keys()
+    )
 
 
 def _put_first(item: pytest.Item, names: list[str]) -> None:
@@ -137,7 +148,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     asked = not _OURS.isdisjoint(getattr(item, "fixturenames", ()))
     if asked or not item.config.getini("db_strict"):
         return (yield)
-    with _kit_of(item.config).refusal(item.nodeid):
+    with _kit_of(item.config).refusal():
         return (yield)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,11 @@ _NOT_REQUESTED: Final = (
     "{test} touched the database without asking for it. Give it the fixture db_session (its "
     "changes are undone), db_clone (a database of its own), or the marker @pytest.mark.db."
 )
+
+
+async def _refuse(*_: object, **__: object) -> Any:
+    test = os.environ.get("PYTEST_CURRENT_TEST", "Something").rpartition(" (")
+    raise DatabaseNotRequestedError(_NOT_REQUESTED.format(test=test[0] or test[2]))
 
 
 class OpenSandbox:
@@ -254,14 +260,14 @@ class Kit:
             with contextlib.suppress(OSError):
                 self.owner.run(ground.close())
 
+    def refuse_until_made(self) -> None:
+        """Refuse the configured database until this worker has one of its own."""
+        self.redirect.set_base(Target(None, _refuse))
+
     @contextlib.contextmanager
-    def refusal(self, test: str) -> Iterator[None]:
+    def refusal(self) -> Iterator[None]:
         """Refuse the database to a test that did not ask for it."""
-
-        async def refuse(*_: object, **__: object) -> Any:
-            raise DatabaseNotRequestedError(_NOT_REQUESTED.format(test=test))
-
-        with self.redirect.to(Target(None, refuse)):
+        with self.redirect.to(Target(None, _refuse)):
             yield
 
     def held(self) -> dict[Database, int]:

@@ -146,6 +146,30 @@ def test_a_test_that_does_not_ask_is_refused_where_that_is_set(project: Project)
     project.passes(test, "-o", "db_strict=true", count=3)
 
 
+def test_who_does_not_ask_never_reaches_the_configured_database(sqlite_project: Project) -> None:
+    test = """
+    import pytest
+    from reviewpoint_db import Database
+    from reviewpoint_db.testing import DatabaseNotRequestedError
+    from tests.support.apps import texts
+
+    async def use():
+        async with Database() as database, database.session() as session:
+            return await texts(session)
+
+    async def test_before_it_is_made():
+        with pytest.raises(DatabaseNotRequestedError, match="test_before_it_is_made touched"):
+            await use()
+
+    async def test_with_a_fixture(db_session):
+        assert await use() == []
+
+    async def test_in_the_worker_s():
+        assert await use() == []
+    """
+    sqlite_project.passes(test, count=3)
+
+
 def test_a_test_that_leaves_a_connection_out_fails_where_that_is_set(project: Project) -> None:
     test = """
     import pytest
@@ -243,6 +267,8 @@ def test_a_fixture_that_has_the_name_of_ours_and_asks_for_none_is_left_alone(
     sqlite_project.pytester.makeconftest("")  # no tables: ours would be an error
     test = """
     import pytest
+    from sqlalchemy import text
+    from reviewpoint_db import Database
 
     @pytest.fixture
     def db_session():
@@ -252,8 +278,14 @@ def test_a_fixture_that_has_the_name_of_ours_and_asks_for_none_is_left_alone(
     def db_config():
         return "own"
 
-    def test_it(db_session, db_config):
-        assert db_session == db_config == "own"
+    @pytest.fixture(scope="session")
+    def db_url():
+        return "own"
+
+    async def test_it(db_session, db_config, db_url):
+        assert db_session == db_config == db_url == "own"
+        async with Database() as database, database.session() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
     """
     sqlite_project.passes(test)
 
