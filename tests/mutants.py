@@ -398,6 +398,14 @@ MUTANTS = [
         "locks_and",
     ),
     Mutant(
+        "what an earlier run stored is found in a database that is kept",
+        "testing/kit.py",
+        "        self._make_worker(name, mark)\n        url = ",
+        "        if self.home.mark_of(name) != mark:\n            self._make_worker(name, mark)\n        url = ",
+        "tests/testing/test_reuse.py",
+        "as_asked and sqlite",
+    ),
+    Mutant(
         "two parties have transactions in the sandbox at a time",
         "testing/turns.py",
         "        return not self._count or self._party is party\n",

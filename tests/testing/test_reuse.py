@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import RemoteServer
     from tests.testing.conftest import Project
 
-#: A test that stores something for good, and says how often it was done before.
+#: A test that stores something for good, and finds nothing of what an earlier run stored.
 KEEPS = """
 from sqlalchemy import text
 from reviewpoint_db import Database
@@ -25,7 +25,7 @@ async def test_it(db_url):
         found = await session.scalar(text("SELECT count(*) FROM notes"))
         await session.execute(text("INSERT INTO notes (text) VALUES (:text)"), {"text": str(found)})
         await session.commit()
-    assert found == EXPECTED
+    assert found == 0
 """
 #: Each test in each of two workers.
 TWO = ["-n2", "--dist=each"]
@@ -62,10 +62,13 @@ def database_url(database_url: str, request: pytest.FixtureRequest) -> Iterator[
             server.drop_database(name)
 
 
-def finds(project: Project, expected: int, *arguments: str, test: str = KEEPS) -> None:
-    """Runs the test, which finds what so many runs before stored; each worker has its own."""
-    project.write("test_it.py", test.replace("EXPECTED", str(expected)))
+def finds(project: Project, filled: int, *arguments: str, test: str = KEEPS) -> None:
+    """Runs the test, in each of the workers; the template was filled so many times until now."""
+    if SEED not in (project.pytester.path / "conftest.py").read_text():
+        append(project, SEED)
+    project.write("test_it.py", test)
     project.run(*arguments).assert_outcomes(passed=2 if "-n2" in arguments else 1)
+    assert fillings(project) == filled
 
 
 def fillings(project: Project) -> int:
@@ -78,60 +81,53 @@ def append(project: Project, text: str) -> None:
 
 
 def test_databases_are_kept_and_made_anew_as_asked(project: Project) -> None:
-    append(project, SEED)
-    finds(project, 0, "--reuse-db")
     finds(project, 1, "--reuse-db")
-    assert fillings(project) == 1
-    finds(project, 0, "--reuse-db", "--create-db")
     finds(project, 1, "--reuse-db")
-    assert fillings(project) == 2
-    finds(project, 0, "--create-db")
+    finds(project, 2, "--reuse-db", "--create-db")
+    finds(project, 2, "--reuse-db")
+    finds(project, 3, "--create-db")
     # A run that keeps nothing takes away what an earlier one kept on the server.
-    finds(project, 0)
-    assert fillings(project) == 4
+    finds(project, 4)
 
 
 def test_databases_of_two_workers_are_kept_until_the_tables_change(
     project: Project, request: pytest.FixtureRequest
 ) -> None:
-    append(project, SEED)
-    finds(project, 0, "--reuse-db", *TWO)
+    finds(project, 1, "--reuse-db", *TWO)  # by whichever worker came first
     finds(project, 1, "--reuse-db", *TWO)
-    assert fillings(project) == 1  # by whichever worker came first
     if "postgresql" in request.node.name:  # a run of two workers takes seconds
         append(project, CHANGED.replace("STATES", "'open'"))
-        finds(project, 0, "--reuse-db", *TWO)
-        assert fillings(project) == 2
+        finds(project, 2, "--reuse-db", *TWO)
 
 
 def test_changed_tables_are_noticed_wherever_they_change(project: Project) -> None:
     append(project, CHANGED.replace("STATES", "'open', 'done'"))
-    finds(project, 0, "--reuse-db")
+    finds(project, 1, "--reuse-db")
     finds(project, 1, "--reuse-db")
     append(
         project, "\nfrom sqlalchemy import Index\nIndex('i', metadata.tables['notes'].c.follows)\n"
     )
-    finds(project, 0, "--reuse-db")
+    finds(project, 2, "--reuse-db")
     conftest = project.pytester.path / "conftest.py"
     conftest.write_text(conftest.read_text().replace("'done'", "'shut'"))
-    finds(project, 0, "--reuse-db")
-    finds(project, 1, "--reuse-db")
+    finds(project, 3, "--reuse-db")
+    finds(project, 3, "--reuse-db")
 
 
 def test_changed_migrations_are_noticed(migrated_project: Project) -> None:
     test = KEEPS.replace("notes (text) VALUES (:text)", "migrated (id) VALUES (:text)")
     test = test.replace("notes", "migrated").replace("str(found)", "found")
-    finds(migrated_project, 0, "--reuse-db", test=test)
+    finds(migrated_project, 1, "--reuse-db", test=test)
     finds(migrated_project, 1, "--reuse-db", test=test)
     versions = migrated_project.pytester.path / "migrations" / "versions"
     second = (versions / "one.py").read_text().replace('"1", None', '"2", "1"')
     (versions / "two.py").write_text(second.replace('"migrated"', '"further"'))
-    finds(migrated_project, 0, "--reuse-db", test=test)
-    finds(migrated_project, 1, "--reuse-db", test=test)
+    finds(migrated_project, 2, "--reuse-db", test=test)
+    finds(migrated_project, 2, "--reuse-db", test=test)
 
 
 def test_files_are_kept_where_pytest_has_no_cache(sqlite_project: Project) -> None:
-    finds(sqlite_project, 0, "--reuse-db", "-p", "no:cacheprovider")
+    finds(sqlite_project, 1, "--reuse-db", "-p", "no:cacheprovider")
     finds(sqlite_project, 1, "--reuse-db", "-p", "no:cacheprovider")
 
 
@@ -158,7 +154,7 @@ def test_the_embedded_server_ends_with_its_run_and_says_so(
     unconfigured: Project, place: Path, workers: list[str]
 ) -> None:
     append(unconfigured, SEED)
-    unconfigured.write("test_it.py", KEEPS.replace("EXPECTED", "0"))
+    unconfigured.write("test_it.py", KEEPS)
     result = unconfigured.run("--reuse-db", "--create-db", *workers)
     result.assert_outcomes(passed=2 if workers else 1)
     result.stdout.fnmatch_lines(
