@@ -490,7 +490,7 @@ async def test_many_pages_cost_one_health_check_in_some_seconds(
 async def test_what_the_server_does_not_say_is_told(
     postgres_url: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(self: Database) -> ServerView:
+    async def silent(self: Database, holders: object = None) -> ServerView:
         return ServerView(backend="postgresql", error="no answer")
 
     monkeypatch.setattr(Database, "look_at_server", silent)
