@@ -215,7 +215,7 @@ class PostgresStandIn(_Remote):
     """
 
     #: Where others look for a socket to cut: there is none of its own.
-    _transport = None
+    _transport = _loop = None
 
     def __init__(self, ground: PostgresGround, channel: Channel) -> None:
         super().__init__(ground.driver, channel, "")
