@@ -20,7 +20,7 @@ from reviewpoint_db.errors import (
 )
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.sqlstate import code_of, is_disconnect
-from tests.support.relay import Relay
+from tests.support.relay import Relay, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,6 +35,16 @@ def _config(url: str, **settings: object) -> DatabaseConfig:
 
 def _engine(url: str, **settings: object) -> AsyncEngine:
     return create_engine(_config(url, **settings), Activity("default"))
+
+
+async def _cancelled(task: asyncio.Task[None], trigger: Trigger, times: int) -> None:
+    """Cancel a task that waits for the answer which the relay holds back."""
+    async with asyncio.timeout(5):
+        while not trigger.fired:
+            await asyncio.sleep(0.005)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -165,12 +175,7 @@ async def test_a_cancelled_commit_has_an_unknown_outcome(
             await connection.execute(text("INSERT INTO t VALUES (1)"))
 
     task = asyncio.create_task(store())
-    async with asyncio.timeout(5):
-        while not trigger.fired:
-            await asyncio.sleep(0.005)
-    for _ in range(times):
-        task.cancel()
-        await asyncio.sleep(0)
+    await _cancelled(task, trigger, times)
     with pytest.raises(CommitOutcomeUnknownError):
         await task
     assert await _rows(engine) == 1
@@ -187,12 +192,7 @@ async def test_a_statement_that_is_cancelled_twice_stays_cancelled(
             await connection.execute(text("SELECT 42"))
 
     task = asyncio.create_task(ask())
-    async with asyncio.timeout(5):
-        while not trigger.fired:
-            await asyncio.sleep(0.005)
-    for _ in range(2):
-        task.cancel()
-        await asyncio.sleep(0)
+    await _cancelled(task, trigger, 2)
     with pytest.raises(asyncio.CancelledError):
         await task
 
