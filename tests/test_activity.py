@@ -212,6 +212,21 @@ def test_listeners_hear_events_until_they_unsubscribe_and_stop_nothing() -> None
     assert lines == ["ERROR|A listener of db.started failed: ValueError\n"]
 
 
+def test_a_sink_that_fails_stops_nothing() -> None:
+    activity = Activity("papers")
+    heard: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise ValueError("secret")
+
+    activity.feed(fail)
+    activity.feed(lambda measure, *_: heard.append(measure))
+    with logged("ERROR") as lines:
+        activity.connection_closed("idle")
+    assert heard == ["closed"]
+    assert lines == ["ERROR|A sink of measurements failed: ValueError\n"]
+
+
 def test_warnings_of_the_same_words_are_counted_however_many_there_are() -> None:
     activity = Activity("papers")
     for number in range(95):

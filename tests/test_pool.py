@@ -882,6 +882,17 @@ async def test_retiring_replaces_what_is_idle_at_once_and_the_rest_at_its_return
         assert pool.checkedin() == 1
 
 
+async def test_retiring_replaces_what_is_being_opened(postgres_url: str) -> None:
+    """It may come from the server that is no longer the right one."""
+    async with engine_with_pool(postgres_url, size=2, max_overflow=0) as engine:
+        event.listen(
+            engine.sync_engine, "connect", lambda *_: pool_of(engine).retire("why"), once=True
+        )
+        assert await ask(engine) == 1
+        assert activity_of(engine).snapshot().opened == 2
+        await no_slot_is_lost(engine)
+
+
 async def test_dispose_closes_what_is_idle_and_later_what_comes_back(
     postgres_url: str, postgres: RemoteServer
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -511,4 +512,18 @@ async def test_each_deadline_ends_its_own_wait_whoever_came_first() -> None:
         assert not patient.done()
     bench.slots.offer(7)
     assert await soon(patient) == 7
+    assert bench.slots._expiry is None
+
+
+async def test_the_timer_of_all_ends_with_the_last_who_waits() -> None:
+    """Here he leaves, and has not run since, when the timer is due."""
+    bench = await full(1)
+    loop = asyncio.get_running_loop()
+    patient = await bench.arrive("patient", timeout=60)
+    hasty = await bench.arrive("hasty", timeout=0.05)
+    loop.call_at(bench.slots._expires_at - 0.001, patient.cancel)
+    time.sleep(0.06)  # noqa: ASYNC251 - so that both are due in one turn of the loop
+    with pytest.raises(DeadlinePassed):
+        await soon(hasty)
+    assert patient.cancelled()
     assert bench.slots._expiry is None
