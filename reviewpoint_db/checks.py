@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = (
     "Finding",
     "Level",
-    "Migrations",
     "SystemCheck",
     "check_at_start",
     "refused",

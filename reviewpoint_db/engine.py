@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.backend import READ_ONLY, REPLICA, WRITE_REFUSED, Backend
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     DatabaseUnavailableError,
@@ -30,7 +31,6 @@ from reviewpoint_db.sqlite import SQLite
 from reviewpoint_db.sqlstate import (
     READ_ONLY_TRANSACTION,
     SERVER_ENDED,
-    code_of,
     is_disconnect,
 )
 

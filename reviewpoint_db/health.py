@@ -19,13 +19,13 @@ from loguru import logger
 from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.engine import backend_of, elastic_pool
 from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
 from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.snapshots import LATE_FOR
-from reviewpoint_db.sqlstate import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from reviewpoint_db.replicas import Replicas
 
 __all__ = (
-    "LATE_FOR",
     "SATURATED_AFTER",
     "Cause",
     "Check",

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reviewpoint_db.engine import elastic_pool
 from reviewpoint_db.forks import on_fork
+from reviewpoint_db.running_loop import running_loop
 
 __all__ = ["EnginesByLoop", "StartedLoops"]
 
@@ -40,7 +41,7 @@ class EnginesByLoop:
 
     def current(self) -> AsyncEngine:
         """Return the running loop's engine; without a loop, the one that the first loop adopts."""
-        loop = _running_loop()
+        loop = running_loop()
         latest = self._latest
         if latest is not None and latest[0] is loop:
             return latest[1]
@@ -61,7 +62,7 @@ class EnginesByLoop:
     def existing(self) -> AsyncEngine | None:
         """Return what `current()` would, without making an engine."""
         with self._lock:
-            loop = _running_loop()
+            loop = running_loop()
             if loop is not None and loop in self._engines:
                 return self._engines[loop]
             return self._unadopted or (
@@ -176,10 +177,3 @@ class StartedLoops:
     def _forget_closed(self) -> None:
         self._loops = {loop for loop in self._loops if not loop.is_closed()}
         self._inner = Counter({loop: self._inner[loop] for loop in self._loops})
-
-
-def _running_loop() -> _Loop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

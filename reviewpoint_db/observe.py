@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, ExceptionContext, event
 
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.pooled import KEY, holder_of
-from reviewpoint_db.sqlstate import code_of
 from reviewpoint_db.statements import BEGIN, shape_of
 
 if TYPE_CHECKING:

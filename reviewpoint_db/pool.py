@@ -36,8 +36,9 @@ from reviewpoint_db.errors import DatabaseUnavailableError
 from reviewpoint_db.pool_errors import exhausted, no_answer, refused
 from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, noting, retire_softly
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.running_loop import running_loop
 from reviewpoint_db.slots import DeadlinePassed
-from reviewpoint_db.supply import UNFIT, Supply, loop_of_this_thread
+from reviewpoint_db.supply import UNFIT, Supply
 
 __all__ = ["CLOSE_TIMEOUT", "ElasticPool"]
 
@@ -220,7 +221,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         loop = self._supply.loop
         assert loop is not None  # of its checkout
-        if loop is loop_of_this_thread():
+        if loop is running_loop():
             self._take_back(record)
             return
         try:

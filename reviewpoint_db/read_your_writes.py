@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.transaction import UnitOfWork
 
-__all__ = ["LATER", "ReadYourWrites", "Tokens", "place_of_commits"]
+__all__ = ["ReadYourWrites", "Tokens", "place_of_commits"]
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

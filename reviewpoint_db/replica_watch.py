@@ -24,7 +24,7 @@ from reviewpoint_db.backend import REPLICA
 from reviewpoint_db.hosts import HEAD_START
 from reviewpoint_db.pgbouncer import listen_for
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.supply import loop_of_this_thread
+from reviewpoint_db.running_loop import running_loop
 
 __all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen", "lsn_of"]
 
@@ -174,7 +174,7 @@ class _End:
 
     def __init__(self) -> None:
         self._said = False
-        self._loop = loop_of_this_thread()
+        self._loop = running_loop()
         self._lock = threading.Lock()
         self._interrupt: Callable[[], object] | None = None
 

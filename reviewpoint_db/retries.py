@@ -12,7 +12,8 @@ from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from reviewpoint_db.sqlstate import code_of, is_serialization_failure
+from reviewpoint_db.driver_errors import code_of
+from reviewpoint_db.sqlstate import is_serialization_failure
 
 __all__ = ["run_with_retries"]
 

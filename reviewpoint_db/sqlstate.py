@@ -26,7 +26,6 @@ __all__ = [
     "SERVER_ENDED",
     "ErrorAnswer",
     "answer_for",
-    "code_of",
     "is_disconnect",
     "is_of_database",
     "is_serialization_failure",

@@ -17,10 +17,12 @@ from loguru import logger
 from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.backend import REPLICA
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.pooled import CLOSE_TIMEOUT, Pooled, open_record
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.running_loop import running_loop
 from reviewpoint_db.slots import Slots
-from reviewpoint_db.sqlstate import code_of, is_transient_connect
+from reviewpoint_db.sqlstate import is_transient_connect
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
@@ -236,7 +238,7 @@ class Supply:
         if loop is None or loop.is_closed():
             self.abandon()
             return False
-        if loop is not loop_of_this_thread():
+        if loop is not running_loop():
             loop.call_soon_threadsafe(self.close_idle)
             return False
         self.close_idle()
@@ -257,11 +259,3 @@ class Supply:
             self._activity.released(pooled.holder, time.monotonic())
         self._activity.connection_closed("disposed")
         self._backend.abandon(pooled.driver)
-
-
-def loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
-    """Return the running loop, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.engine import adopt_engine, connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
@@ -19,7 +20,7 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
 )
 from reviewpoint_db.pool import ElasticPool
-from reviewpoint_db.sqlstate import code_of, is_disconnect
+from reviewpoint_db.sqlstate import is_disconnect
 from tests.support.relay import Relay, Trigger
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
-from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
+from reviewpoint_db.read_session import LATER
+from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import Seen
 from reviewpoint_db.replicas import Replica
 from reviewpoint_db.session import state_of

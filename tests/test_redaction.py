@@ -19,10 +19,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.driver_errors import wrapped
+from reviewpoint_db.driver_errors import code_of, wrapped
 from reviewpoint_db.errors import DatabaseUnavailableError
 from reviewpoint_db.redaction import safe_error, safe_url, scrub
-from reviewpoint_db.sqlstate import code_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

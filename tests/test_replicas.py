@@ -14,7 +14,8 @@ from sqlalchemy import NullPool, select, text
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
-from reviewpoint_db.read_your_writes import LATER, ReadYourWrites, Tokens
+from reviewpoint_db.read_session import LATER
+from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, lsn_of
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from reviewpoint_db import errors
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import Origin
+from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.sqlstate import (
     ErrorAnswer,
     answer_for,
-    code_of,
     is_disconnect,
     is_serialization_failure,
     is_transient_connect,

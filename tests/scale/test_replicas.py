@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.database import Database
-from reviewpoint_db.read_your_writes import LATER, Tokens, place_of_commits
+from reviewpoint_db.read_session import LATER
+from reviewpoint_db.read_your_writes import Tokens, place_of_commits
 from reviewpoint_db.session import state_of
 from tests.support.replicas import PORT, config, port, reading, until
 
