@@ -128,7 +128,7 @@ class UnitOfWorkMiddleware:
             scope = {**scope, UNITS: units}
         unit = units[self._name] = UnitOfWork(self._terms, scope)
         if self._read_your_writes is not None:
-            unit.awaited = self._read_your_writes.awaited(scope)
+            unit.required_lsn = self._read_your_writes.required_lsn(scope)
         socket = None
         if kind == "http":
             send = self._around(unit, scope, send) if self._adds_headers else _noting(unit, send)

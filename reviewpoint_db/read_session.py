@@ -24,7 +24,7 @@ from reviewpoint_db.session import BoundSession, SessionMixin, assemble, over, s
 from reviewpoint_db.turns import Turns
 
 __all__ = [
-    "LATER",
+    "MAX_LSN",
     "ReadSource",
     "ReadSources",
     "make_read_session_class",
@@ -33,8 +33,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-#: The place after all others of the log: what is to be seen is on the primary only, as far as we know.
-LATER: Final = (1 << 64) - 1
+#: Greater than any LSN: what must be seen is on the primary only, as far as is known.
+MAX_LSN: Final = (1 << 64) - 1
 
 
 class ReadSource(Protocol):
@@ -49,7 +49,7 @@ class ReadSource(Protocol):
 class ReadSources(Protocol):
     """The hosts that read sessions may use (`Replicas`)."""
 
-    def source(self, awaited: int | None) -> ReadSource:
+    def source(self, required_lsn: int | None) -> ReadSource:
         """Choose one; called in a greenlet."""
 
     def lost(self, source: ReadSource) -> bool:
@@ -197,13 +197,13 @@ class _ReplicaSession(_ReadingSession):
     def _face(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
         state = state_of(self)
         writer = state.writer
-        if writer is not None and writer.stored and state.awaited != LATER:
-            state.awaited, state.source = LATER, None
+        if writer is not None and writer.stored and state.required_lsn != MAX_LSN:
+            state.required_lsn, state.source = MAX_LSN, None
         source = state.source
         # In the middle of a read a second host would mean a second connection.
         if source is None or not (source.usable or self.in_transaction()):
             try:
-                source = type(self).sources.source(state.awaited)
+                source = type(self).sources.source(state.required_lsn)
             except MissingGreenlet:
                 # `get_bind()` outside of a statement, for the dialect: nothing is read by it, and
                 # nothing can be awaited there.

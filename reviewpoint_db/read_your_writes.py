@@ -1,8 +1,9 @@
-"""Read your writes: after a COMMIT the answer bears the place of the log that the client must see.
+"""Read your writes: a client that has written reads from no replica that lacks what it wrote.
 
-A signed token, as cookie and as header, says it; the client brings it back, and its read sessions
-wait for a replica that has replayed so much, or use the primary. A token is good for as long as a
-replica may lag: what is older is everywhere. One that is forged, cut or old counts as none.
+After a COMMIT the response has a signed token with the primary's WAL position (LSN), as a cookie and
+as a header. The client sends it back, and its read sessions wait for a replica that has replayed that
+far, or use the primary. A token is valid for as long as a replica may lag: what is older is on all of
+them. A forged, truncated or old token counts as none.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 from loguru import logger
 from sqlalchemy import text
 
-from reviewpoint_db.read_session import LATER, read_engine_of
+from reviewpoint_db.read_session import MAX_LSN, read_engine_of
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.replica_watch import lsn_of
+from reviewpoint_db.replica_watch import parse_lsn
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.database import Database
     from reviewpoint_db.transaction import UnitOfWork
 
-__all__ = ["ReadYourWrites", "Tokens", "place_of_commits"]
+__all__ = ["ReadYourWrites", "Tokens", "lsn_of_commits"]
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -35,8 +36,8 @@ Send = Callable[[Message], Awaitable[None]]
 _SKEW: Final = 5.0
 #: Seconds for asking the primary; the answer waits for it.
 _ASKING: Final = 1.0
-#: What is written before the COMMIT stands before this place, flushed or not.
-_PLACE: Final = text("SELECT pg_current_wal_insert_lsn()::text")
+#: The record of a COMMIT is before this position, flushed or not.
+_INSERT_LSN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
 
 
 class Tokens:
@@ -52,38 +53,38 @@ class Tokens:
         #: Seconds for which a token is good.
         self.lifetime = config.max_replica_lag + _SKEW
 
-    def make(self, place: int) -> str:
-        """Return the token of a place of the log."""
-        what = f"{place:x}.{int(time.time())}"
+    def make(self, lsn: int) -> str:
+        """Return the token for an LSN."""
+        what = f"{lsn:x}.{int(time.time())}"
         return f"{what}.{self._sign(what)}"
 
     def read(self, token: str) -> int | None:
-        """Return the place that a token names; None for one that is not ours, or too old."""
+        """Return the LSN that a token names; None for one that is not ours, or too old."""
         what, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._sign(what).encode(), signature.encode()):
             return None
-        place, _, made = what.partition(".")
-        return int(place, 16) if abs(time.time() - int(made)) <= self.lifetime else None
+        lsn, _, made = what.partition(".")
+        return int(lsn, 16) if abs(time.time() - int(made)) <= self.lifetime else None
 
     def _sign(self, what: str) -> str:
         return hmac.new(self._key, what.encode(), hashlib.sha256).hexdigest()
 
 
-async def place_of_commits(database: Database) -> int:
-    """Ask the primary for a place of its log behind all that is stored; `LATER` when it is silent."""
+async def lsn_of_commits(database: Database) -> int:
+    """Ask the primary for an LSN after all that is stored; `MAX_LSN` when it does not answer."""
     try:
         async with (
             asyncio.timeout(_ASKING),
             read_engine_of(database.engine).connect() as connection,
         ):
-            return lsn_of(await connection.scalar(_PLACE))
+            return parse_lsn(await connection.scalar(_INSERT_LSN))
     except Exception as error:  # noqa: BLE001 - the data is stored, so the answer is a success
         logger.debug("The place of a COMMIT is unknown: {}", safe_error(error))
-        return LATER
+        return MAX_LSN
 
 
 class ReadYourWrites:
-    """What one database's requests bring and take along.
+    """The tokens in one database's requests and responses.
 
     Args:
         database: With `read_your_writes` in its settings.
@@ -96,12 +97,12 @@ class ReadYourWrites:
         self.cookie = f"reviewpoint_db_{database.name}"
         self.header = f"x-reviewpoint-db-{database.name}".lower().replace("_", "-").encode()
 
-    def awaited(self, scope: MutableMapping[str, Any]) -> int | None:
-        """Return the place that a request's client must see."""
+    def required_lsn(self, scope: MutableMapping[str, Any]) -> int | None:
+        """Return the highest LSN in a request's tokens: what its client must see."""
         found = [
-            place
+            lsn
             for token in self._brought(scope.get("headers") or ())
-            if (place := self._tokens.read(token)) is not None
+            if (lsn := self._tokens.read(token)) is not None
         ]
         return max(found, default=None)
 
@@ -119,12 +120,12 @@ class ReadYourWrites:
         return tokens
 
     def telling(self, unit: UnitOfWork, scope: MutableMapping[str, Any], send: Send) -> Send:
-        """Have the answer bear the token, when the request has stored something until then."""
+        """Wrap `send`: a response gets the token when its request has stored something by then."""
 
         async def send_with_token(message: Message) -> None:
             if message["type"] == "http.response.start" and unit.stored:
-                place = LATER if unit.unanswered else await place_of_commits(self._database)
-                token = self._tokens.make(place)
+                lsn = MAX_LSN if unit.unanswered else await lsn_of_commits(self._database)
+                token = self._tokens.make(lsn)
                 secure = "; Secure" if scope.get("scheme") == "https" else ""
                 cookie = (
                     f"{self.cookie}={token}; Path=/; Max-Age={round(self._tokens.lifetime)}; "

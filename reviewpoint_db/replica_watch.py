@@ -1,9 +1,9 @@
 """ReplicaWatch: a thread that measures which replicas live and how far they are behind.
 
-The lag is not what `pg_last_xact_replay_timestamp()` suggests: an idle primary makes that grow, and
-it cannot tell a dead WAL receiver. Here is remembered at which time the primary was at which place
-of its log; a replica that has replayed that place has all that was committed before that time. While
-the primary is silent nothing newer is known to exist, and the replicas stay as good as they were.
+`pg_last_xact_replay_timestamp()` does not measure the lag: it grows while the primary is idle, and it
+cannot tell a dead WAL receiver. So the watch records at which time the primary was at which WAL
+position (LSN). A replica that has replayed an LSN has all that was committed before its time. While
+the primary does not answer, nothing newer is known to exist, and the measured lag stays as it was.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from reviewpoint_db.pgbouncer import listen_for
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.running_loop import running_loop
 
-__all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen", "lsn_of"]
+__all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen", "parse_lsn"]
 
 #: Seconds between two measurements at most, and at least.
 _INTERVAL: Final = 0.5
 _SHORTEST: Final = 0.05
 #: Seconds within which a host answers, or counts as dead.
 _TIMEOUT: Final = 1.0
-#: Places of the primary's log that are remembered.
-_PLACES: Final = 2000
+#: LSNs of the primary that are remembered.
+_REMEMBERED: Final = 2000
 
 _PRIMARY: Final = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text"
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
     Args:
         error: Why it said nothing; None when it did.
         in_recovery: False for one that was promoted, and is no replica any more.
-        replayed: The place of the log up to which it has everything.
+        replayed: The LSN up to which it has everything.
         lag: Seconds that it is behind at most; None where that is not known.
         unmeasured: Whether the primary has never answered, so that nobody can know the lag.
     """
@@ -76,39 +76,39 @@ class Seen(NamedTuple):
     unmeasured: bool = False
 
 
-def lsn_of(text: str) -> int:
-    """Read a place of the log as PostgreSQL writes it: `16/B374D848`."""
+def parse_lsn(text: str) -> int:
+    """Read an LSN, a position in the WAL, as PostgreSQL writes it: `16/B374D848`."""
     high, _, low = text.partition("/")
     return (int(high, 16) << 32) + int(low, 16)
 
 
 class PrimaryLog:
-    """Until when the primary was known to be at which place of its log."""
+    """The LSNs of the primary, each with the last time at which it was known to be there."""
 
     def __init__(self) -> None:
-        self._places: list[int] = []
+        self._lsns: list[int] = []
         self._times: list[float] = []
 
     def __bool__(self) -> bool:
         """Whether the primary has ever said where it is."""
-        return bool(self._places)
+        return bool(self._lsns)
 
-    def note(self, place: int, at: float) -> None:
-        """Remember that all that was committed before `at` stands before `place`."""
-        if self._places and place < self._places[-1]:
+    def note(self, lsn: int, at: float) -> None:
+        """Remember that the primary was at `lsn` at the time `at`."""
+        if self._lsns and lsn < self._lsns[-1]:
             # Another primary, which lacks the last of what this one had: nothing here is comparable.
-            self._places.clear()
+            self._lsns.clear()
             self._times.clear()
-        if self._places and place == self._places[-1]:
+        if self._lsns and lsn == self._lsns[-1]:
             self._times[-1] = at
             return
-        self._places.append(place)
+        self._lsns.append(lsn)
         self._times.append(at)
-        del self._places[:-_PLACES], self._times[:-_PLACES]
+        del self._lsns[:-_REMEMBERED], self._times[:-_REMEMBERED]
 
     def lag(self, replayed: int) -> float | None:
-        """Return by how many seconds one that has replayed so much is behind at most."""
-        behind = bisect_right(self._places, replayed)
+        """Return by how many seconds a replica that has replayed this LSN is behind at most."""
+        behind = bisect_right(self._lsns, replayed)
         return self._times[-1] - self._times[behind - 1] if behind else None
 
 
@@ -271,11 +271,11 @@ class ReplicaWatch:
     async def _note_primary(self, host: _Host, log: PrimaryLog) -> None:
         at = time.monotonic()
         with contextlib.suppress(Exception):  # its own pool and health tell of it
-            place = (await host.ask(_PRIMARY))[0]
-            if place is None:
+            lsn = (await host.ask(_PRIMARY))[0]
+            if lsn is None:
                 await host.close()  # it became a replica: ask for the primary anew
             else:
-                log.note(lsn_of(place), at)
+                log.note(parse_lsn(lsn), at)
 
     async def _look(self, number: int, host: _Host, log: PrimaryLog, end: _End) -> None:
         try:
@@ -283,9 +283,9 @@ class ReplicaWatch:
         except Exception as error:  # noqa: BLE001 - whatever it is, the host has not answered
             seen = Seen(error=safe_error(error))
         else:
-            place = lsn_of(replayed) if replayed else 0
-            lag = log.lag(place) if in_recovery else None
+            lsn = parse_lsn(replayed) if replayed else 0
+            lag = log.lag(lsn) if in_recovery else None
             unmeasured = in_recovery and not log
-            seen = Seen(in_recovery=in_recovery, replayed=place, lag=lag, unmeasured=unmeasured)
+            seen = Seen(in_recovery=in_recovery, replayed=lsn, lag=lag, unmeasured=unmeasured)
         if not end.has_come:  # an answer that comes after the stop brings no host back
             self._tell(number, seen)

@@ -22,14 +22,14 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.engine import connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.forks import on_fork
 from reviewpoint_db.loops import EnginesByLoop
-from reviewpoint_db.read_session import LATER, ReadSource, read_engine_of
-from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, lsn_of
+from reviewpoint_db.read_session import MAX_LSN, ReadSource, read_engine_of
+from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, parse_lsn
 
 __all__ = ["Replica", "ReplicaState", "Replicas"]
 
 State = Literal["unknown", "reading", "lagging", "dead"]
 _Loop = asyncio.AbstractEventLoop
-#: Seconds between two looks at a replica that is awaited.
+#: Seconds between two looks at a replica while a session waits for it.
 _STEP: Final = 0.01
 _REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn()::text")
 
@@ -263,23 +263,23 @@ class Replicas:
             "no_replica", f"No replica of read_url can be read, so the primary is: {states}."
         )
 
-    async def caught_up(self, host: Replica, place: int, timeout: float) -> bool:
-        """Wait until a replica has replayed the log up to a place.
+    async def caught_up(self, host: Replica, lsn: int, timeout: float) -> bool:
+        """Wait until a replica has replayed the WAL up to an LSN.
 
         Returns:
             Whether it has, within the time.
         """
-        if host.seen is not None and host.seen.replayed >= place:
+        if host.seen is not None and host.seen.replayed >= lsn:
             return True
         # One that was promoted replays nothing any more.
-        if place == LATER or (host.seen is not None and not host.seen.in_recovery):
+        if lsn == MAX_LSN or (host.seen is not None and not host.seen.in_recovery):
             return False
         engine = read_engine_of(host.engines.current())
         with contextlib.suppress(Exception):  # whatever keeps it, the primary has it
             async with asyncio.timeout(timeout), engine.connect() as connection:
                 while True:
                     replayed = await connection.scalar(_REPLAYED)
-                    if replayed is not None and lsn_of(replayed) >= place:
+                    if replayed is not None and parse_lsn(replayed) >= lsn:
                         return True
                     await asyncio.sleep(_STEP)
         return False
@@ -290,18 +290,18 @@ class Replicas:
 
     # -- what read sessions ask ---------------------------------------------------------------
 
-    def source(self, awaited: int | None) -> ReadSource:
+    def source(self, required_lsn: int | None) -> ReadSource:
         """Return where a session is to read, in a greenlet.
 
         Args:
-            awaited: The place of the log that it must see.
+            required_lsn: The WAL position that it must see.
         """
         host = self.choose()
         if host is None:
             return self._primary
-        if awaited is not None:
+        if required_lsn is not None:
             wait = self._config().read_your_writes_wait
-            if not await_only(self.caught_up(host, awaited, wait)):
+            if not await_only(self.caught_up(host, required_lsn, wait)):
                 return self._primary
         return host
 

@@ -64,9 +64,9 @@ class SessionState:
     """What we keep about a session, in its `info`."""
 
     __slots__ = (
-        "awaited",
         "connections",
         "ended",
+        "required_lsn",
         "source",
         "streaming",
         "turns",
@@ -89,8 +89,8 @@ class SessionState:
         self.work: Work | None = None
         #: The host that a read session stays with; None where it has not chosen.
         self.source: ReadSource | None = None
-        #: The place of the primary's log that a read session must see.
-        self.awaited: int | None = None
+        #: The WAL position of the primary that a read session must see.
+        self.required_lsn: int | None = None
         #: What is kept about the session whose COMMITs a read session must see: the same request's.
         self.writer: SessionState | None = None
         #: Whether it may have written, where that is asked for: not yet stored, then for good stored,

@@ -93,8 +93,8 @@ class UnitOfWork:
         "_session",
         "_succeeded",
         "_terms",
-        "awaited",
         "opened",
+        "required_lsn",
         "status",
     )
 
@@ -107,8 +107,8 @@ class UnitOfWork:
         self._released = False
         #: Whether anybody asked for a session.
         self.opened = False
-        #: The place of the primary's log that the read session must see.
-        self.awaited: int | None = None
+        #: The WAL position of the primary that the read session must see.
+        self.required_lsn: int | None = None
         self._succeeded: bool | None = None
         #: The HTTP status that the client got; None until it got one.
         self.status: int | None = None
@@ -163,8 +163,8 @@ class UnitOfWork:
             self._refuse_after_release()
             self.opened = True
             self._read_session = self._terms.database.open_read_session()
-            if self.awaited is not None:
-                state_of(self._read_session).awaited = self.awaited
+            if self.required_lsn is not None:
+                state_of(self._read_session).required_lsn = self.required_lsn
             if self._session is not None:
                 state_of(self._read_session).writer = state_of(self._session)
         return self._read_session

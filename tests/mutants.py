@@ -1401,7 +1401,7 @@ MUTANTS = [
     Mutant(
         "a request's replica reads lack what it stored",
         "read_session.py",
-        "if writer is not None and writer.stored and state.awaited != LATER:",
+        "if writer is not None and writer.stored and state.required_lsn != MAX_LSN:",
         "if False:",
         "tests/test_replicas.py",
         "from_the_primary_what_it_has_stored",

@@ -16,7 +16,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
-from reviewpoint_db.read_session import LATER
+from reviewpoint_db.read_session import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import Seen
 from reviewpoint_db.replicas import Replica
@@ -127,13 +127,13 @@ async def test_a_read_does_not(database: Database) -> None:
 async def test_who_looks_whether_it_was_stored_looks_at_the_primary(
     database: Database, block: bool
 ) -> None:
-    """The COMMIT may still be under way, so no place of the log is known to be behind it."""
+    """The COMMIT may still be under way, so no LSN is known to be after it."""
     await _have_commits_cut(database)
     unit = database.unit_of_work()
     with pytest.raises(CommitOutcomeUnknownError):
         await (_in_a_block if block else _and_commit)(unit.session)
     assert await unit.read_session.scalar(text("select 1")) == 1
-    assert state_of(unit.read_session).awaited == LATER
+    assert state_of(unit.read_session).required_lsn == MAX_LSN
     answers: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -142,7 +142,7 @@ async def test_who_looks_whether_it_was_stored_looks_at_the_primary(
     writes = ReadYourWrites(database)
     start = {"type": "http.response.start", "status": 500, "headers": []}
     await writes.telling(unit, {"scheme": "http"}, send)(start)
-    assert writes.awaited({"headers": answers[0]["headers"]}) == LATER
+    assert writes.required_lsn({"headers": answers[0]["headers"]}) == MAX_LSN
     await unit.release()
 
 
@@ -179,7 +179,7 @@ async def test_a_repository_may_ask_for_the_dialect_of_a_session_that_waits(
 ) -> None:
     """advanced-alchemy does, when one is made: outside of any statement."""
     unit = database.unit_of_work()
-    unit.awaited = LATER - 1
+    unit.required_lsn = MAX_LSN - 1
     memos = Memos(session=unit.read_session)
     assert state_of(unit.read_session).source is None
     assert await memos.count() == 0
@@ -194,7 +194,7 @@ async def test_a_repository_may_ask_for_the_dialect_of_a_session_that_waits(
 async def test_a_token_is_found_behind_any_other_cookie(database: Database, cookies: str) -> None:
     token = Tokens(database.config).make(77)
     brought = f"{cookies}reviewpoint_db_default={token}; z=1".encode("latin-1")
-    assert ReadYourWrites(database).awaited({"headers": [(b"cookie", brought)]}) == 77
+    assert ReadYourWrites(database).required_lsn({"headers": [(b"cookie", brought)]}) == 77
 
 
 async def test_a_cached_answer_bears_no_token(database: Database) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.replica_watch import _PRIMARY, Seen, _Host, lsn_of
+from reviewpoint_db.replica_watch import _PRIMARY, Seen, _Host, parse_lsn
 from reviewpoint_db.replicas import Replicas
 
 NAME = "reviewpoint_db replicas"
@@ -34,7 +34,7 @@ async def test_the_primary_is_found_behind_silent_hosts(postgres_url: str) -> No
         replicas = of(f"{before}@{','.join(silent)},{after}", postgres_url)
         host = _Host(replicas._watch._addresses[0])
         try:
-            assert lsn_of((await host.ask(_PRIMARY))[0]) > 0
+            assert parse_lsn((await host.ask(_PRIMARY))[0]) > 0
         finally:
             await host.close()
 

@@ -14,9 +14,9 @@ from sqlalchemy import NullPool, select, text
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
-from reviewpoint_db.read_session import LATER
+from reviewpoint_db.read_session import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
-from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, lsn_of
+from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, parse_lsn
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
 from tests.support.postgres import HOST, free_port
@@ -50,8 +50,8 @@ class TestPrimaryLog:
 
     def test_one_that_stands_still_falls_behind_from_the_time_it_had_all(self) -> None:
         log = PrimaryLog()
-        for place, at in ((100, 1.0), (200, 2.0), (300, 9.0)):
-            log.note(place, at)
+        for lsn, at in ((100, 1.0), (200, 2.0), (300, 9.0)):
+            log.note(lsn, at)
         assert (log.lag(150), log.lag(200), log.lag(300)) == (8.0, 7.0, 0.0)
 
     def test_what_was_before_the_first_look_is_unknown(self) -> None:
@@ -67,8 +67,8 @@ class TestPrimaryLog:
         assert (log.lag(250), log.lag(150)) == (0, None)
 
 
-def test_a_place_is_read_as_the_server_writes_it() -> None:
-    assert lsn_of("16/B374D848") == 0x16_B374D848
+def test_an_lsn_is_read_as_the_server_writes_it() -> None:
+    assert parse_lsn("16/B374D848") == 0x16_B374D848
 
 
 def test_each_host_has_an_address_of_its_own_that_the_server_keeps_read_only() -> None:
@@ -162,7 +162,7 @@ class TestTurns:
         _, replicas = replicas_of(config())
         replicas.tell(0, Seen(lag=0.1, replayed=5))
         assert await replicas.caught_up(replicas.hosts[0], 5, 0)
-        assert not await replicas.caught_up(replicas.hosts[0], LATER, 5)
+        assert not await replicas.caught_up(replicas.hosts[0], MAX_LSN, 5)
 
     async def test_one_that_was_promoted_is_not_awaited(self) -> None:
         """It replays nothing any more: each read would wait for the whole bound, for nothing."""
@@ -347,9 +347,9 @@ class TestTokens:
         with pytest.raises(ConfigurationError, match=r"read_your_writes = True.*give read_url"):
             self.tokens(read_url=None)
 
-    def test_a_token_brings_its_place_back(self) -> None:
-        for place in (0, 77, LATER):
-            assert self.tokens().read(self.tokens().make(place)) == place
+    def test_a_token_brings_its_lsn_back(self) -> None:
+        for lsn in (0, 77, MAX_LSN):
+            assert self.tokens().read(self.tokens().make(lsn)) == lsn
 
     def test_what_is_forged_cut_or_of_another_counts_as_none(self) -> None:
         token = self.tokens().make(77)
@@ -378,12 +378,13 @@ class TestTokens:
         writes = ReadYourWrites(Database(config(**own)))
         token = self.tokens().make(77).encode()
         cookie = (b"cookie", b"a=b; reviewpoint_db_default=" + token)
-        assert writes.awaited({"headers": [cookie]}) == 77
-        assert writes.awaited({"headers": [(writes.header, token)]}) == 77
+        assert writes.required_lsn({"headers": [cookie]}) == 77
+        assert writes.required_lsn({"headers": [(writes.header, token)]}) == 77
         assert (
-            writes.awaited({"headers": [(b"cookie", b"a=b; \xff"), (writes.header, b"x")]}) is None
+            writes.required_lsn({"headers": [(b"cookie", b"a=b; \xff"), (writes.header, b"x")]})
+            is None
         )
-        assert writes.awaited({}) is None
+        assert writes.required_lsn({}) is None
 
 
 async def test_a_request_that_stored_something_is_answered_with_a_token(postgres_url: str) -> None:
@@ -411,9 +412,9 @@ async def test_a_request_that_stored_something_is_answered_with_a_token(postgres
             await unit.release()
             names = [name for name, _ in answers[-1]["headers"]]
             assert (b"set-cookie" in names) is told
-        place = writes.awaited({"headers": answers[-1]["headers"]})
-        assert place is not None
-        assert place < LATER
+        lsn = writes.required_lsn({"headers": answers[-1]["headers"]})
+        assert lsn is not None
+        assert lsn < MAX_LSN
         assert b"; Secure" in dict(answers[-1]["headers"])[b"set-cookie"]
 
 
@@ -433,7 +434,7 @@ async def test_when_the_primary_falls_silent_after_the_commit_the_client_reads_f
     unit: Any = SimpleNamespace(stored=True, unanswered=False)
     await writes.telling(unit, {}, send)({"type": "http.response.start", "status": 201})
     assert answers[0]["status"] == 201
-    assert writes.awaited({"headers": answers[0]["headers"]}) == LATER
+    assert writes.required_lsn({"headers": answers[0]["headers"]}) == MAX_LSN
 
 
 async def test_what_a_request_stored_stays_told_whatever_it_does_afterwards(

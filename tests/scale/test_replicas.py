@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.database import Database
-from reviewpoint_db.read_session import LATER
-from reviewpoint_db.read_your_writes import Tokens, place_of_commits
+from reviewpoint_db.read_session import MAX_LSN
+from reviewpoint_db.read_your_writes import Tokens, lsn_of_commits
 from reviewpoint_db.session import state_of
 from tests.support.replicas import PORT, config, port, reading, until
 
@@ -193,19 +193,19 @@ async def test_a_read_after_a_commit_sees_it_or_uses_the_primary(cluster: Postgr
             async with database.session() as session:
                 await session.execute(text("insert into notes values (42)"))
                 await session.commit()
-            place = await place_of_commits(database)
-            assert place < LATER
+            lsn = await lsn_of_commits(database)
+            assert lsn < MAX_LSN
             for _ in range(4):
-                await database.end(await seeing(database, place))
+                await database.end(await seeing(database, lsn))
         finally:
             cluster.resume_replay(1)
         await until(lambda: reading(database) == 2)
-        assert Tokens(database.config).read(Tokens(database.config).make(place)) == place
+        assert Tokens(database.config).read(Tokens(database.config).make(lsn)) == lsn
 
 
-async def seeing(database: Database, place: int) -> Any:
+async def seeing(database: Database, lsn: int) -> Any:
     session = database.open_read_session()
-    state_of(session).awaited = place
+    state_of(session).required_lsn = lsn
     assert await session.scalar(text("select count(*) from notes where id = 42")) == 1
     return session
 
