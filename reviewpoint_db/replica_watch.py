@@ -165,35 +165,35 @@ def _engine_of(address: Address) -> AsyncEngine:
     return engine
 
 
-class _End:
-    """The end of one thread's measuring, which another thread brings about.
+class _Stop:
+    """A stop signal from another thread for one measuring thread.
 
-    It comes by itself when the loop that asked for the measuring is closed: without a stop the thread
-    and its connections would stay for ever.
+    It also counts as given once the loop that started the thread is closed: the thread and its
+    connections would stay for ever otherwise.
     """
 
     def __init__(self) -> None:
-        self._said = False
+        self._requested = False
         self._loop = running_loop()
         self._lock = threading.Lock()
         self._interrupt: Callable[[], object] | None = None
 
     @property
-    def has_come(self) -> bool:
-        """Whether nothing is to be measured any more."""
-        return self._said or (self._loop is not None and self._loop.is_closed())
+    def requested(self) -> bool:
+        """Whether the thread is to end."""
+        return self._requested or (self._loop is not None and self._loop.is_closed())
 
-    def come(self) -> None:
-        """Interrupt what is under way."""
+    def request(self) -> None:
+        """Have the thread end, and interrupt what it waits for."""
         with self._lock:
-            self._said = True
+            self._requested = True
             interrupt, self._interrupt = self._interrupt, None
         if interrupt is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended by itself
                 interrupt()
 
     def cancels(self, task: asyncio.Task[None]) -> None:
-        """Have a task cancelled when the end comes; one that is done already stays as it is."""
+        """Have a task cancelled by the request."""
         loop = task.get_loop()
         with self._lock:
             self._interrupt = lambda: loop.call_soon_threadsafe(task.cancel)
@@ -221,7 +221,7 @@ class ReplicaWatch:
         self._interval = max(min(_INTERVAL, limit / 4), _SHORTEST)
         self._tell = tell
         self._thread: threading.Thread | None = None
-        self._end = _End()
+        self._stop = _Stop()
 
     @property
     def running(self) -> bool:
@@ -232,9 +232,9 @@ class ReplicaWatch:
         """Begin, for as long as the running loop is not closed."""
         # Not in the thread: a fork in the middle of its import would leave the module locked in the child.
         self._addresses[0]().url.get_dialect().import_dbapi()
-        self._end = end = _End()
+        self._stop = stop = _Stop()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._measure(end)),
+            target=lambda: asyncio.run(self._measure(stop)),
             name="reviewpoint_db replicas",
             daemon=True,
         )
@@ -242,15 +242,15 @@ class ReplicaWatch:
 
     def stop(self) -> None:
         """End at once, whoever is being asked; may be called again."""
-        self._end.come()
+        self._stop.request()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=2 * _TIMEOUT)
 
-    async def _measure(self, end: _End) -> None:
+    async def _measure(self, stop: _Stop) -> None:
         primary, replicas = _Host(self._addresses[0]), [_Host(each) for each in self._addresses[1]]
-        rounds = asyncio.create_task(self._rounds(primary, replicas, end))
-        end.cancels(rounds)
+        rounds = asyncio.create_task(self._rounds(primary, replicas, stop))
+        stop.cancels(rounds)
         with contextlib.suppress(asyncio.CancelledError):
             try:
                 await rounds
@@ -258,13 +258,13 @@ class ReplicaWatch:
                 for host in (primary, *replicas):
                     await host.close()
 
-    async def _rounds(self, primary: _Host, replicas: list[_Host], end: _End) -> None:
+    async def _rounds(self, primary: _Host, replicas: list[_Host], stop: _Stop) -> None:
         log = PrimaryLog()
-        while not end.has_come:
+        while not stop.requested:
             await self._note_primary(primary, log)
             # One by itself, so that a silent one keeps nobody's news back.
             await asyncio.gather(
-                *(self._look(number, host, log, end) for number, host in enumerate(replicas))
+                *(self._look(number, host, log, stop) for number, host in enumerate(replicas))
             )
             await asyncio.sleep(self._interval)
 
@@ -277,7 +277,7 @@ class ReplicaWatch:
             else:
                 log.note(parse_lsn(lsn), at)
 
-    async def _look(self, number: int, host: _Host, log: PrimaryLog, end: _End) -> None:
+    async def _look(self, number: int, host: _Host, log: PrimaryLog, stop: _Stop) -> None:
         try:
             in_recovery, replayed = await host.ask(_REPLICA)
         except Exception as error:  # noqa: BLE001 - whatever it is, the host has not answered
@@ -287,5 +287,5 @@ class ReplicaWatch:
             lag = log.lag(lsn) if in_recovery else None
             unmeasured = in_recovery and not log
             seen = Seen(in_recovery=in_recovery, replayed=lsn, lag=lag, unmeasured=unmeasured)
-        if not end.has_come:  # an answer that comes after the stop brings no host back
+        if not stop.requested:  # an answer that comes after the stop brings no host back
             self._tell(number, seen)

@@ -1,7 +1,7 @@
-"""Replicas: the hosts of `read_url`, their engines, and which of them reads next.
+"""The replicas of one database, and which of them a read session uses.
 
-What `ReplicaWatch` measures decides, and what sessions report as lost; nothing here waits for a host
-on a request's path but `caught_up`, for a bounded time.
+`ReplicaWatch` measures the hosts in a thread and reports to `Replicas.tell`; sessions report a lost
+connection to `Replicas.lost`. A request waits for a host in `caught_up` only, for a bounded time.
 """
 
 from __future__ import annotations
@@ -10,103 +10,30 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.engine import connect_args_of, create_engine, elastic_pool
+from reviewpoint_db.engine import connect_args_of, create_engine
 from reviewpoint_db.forks import on_fork
-from reviewpoint_db.loops import EnginesByLoop
 from reviewpoint_db.read_session import MAX_LSN, ReadSource, read_engine_of
+from reviewpoint_db.replica import Replica, ReplicaState
 from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, parse_lsn
 
-__all__ = ["Replica", "ReplicaState", "Replicas"]
+__all__ = ["Replicas"]
 
-State = Literal["unknown", "reading", "lagging", "dead"]
 _Loop = asyncio.AbstractEventLoop
 #: Seconds between two looks at a replica while a session waits for it.
 _STEP: Final = 0.01
 _REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn()::text")
 
 
-class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
-    """One host of `read_url` at one moment.
-
-    Args:
-        host: Its name and port.
-        role: "replica", or "primary" when it was promoted; None while it never answered.
-        state: "reading", "lagging" (behind by more than `max_replica_lag`), "dead", or "unknown"
-            before the first answer.
-        lag: Seconds that it is behind at most; None where that is not known.
-        error: Why it does not answer.
-    """
-
-    host: str
-    role: Literal["replica", "primary"] | None
-    state: State
-    lag: float | None
-    error: str | None
-
-
-class Replica:
-    """One host.
-
-    Args:
-        name: Host and port, to show.
-        address: Says how to connect.
-        create: Makes an engine for it.
-    """
-
-    def __init__(
-        self, name: str, address: Callable[[], Address], create: Callable[[Address], AsyncEngine]
-    ) -> None:
-        self.name = name
-        self.address = address
-        self.engines = EnginesByLoop(lambda: create(address()))
-        #: Whether reads go there; looked at before each.
-        self.usable = False
-        #: Whether a session has lost its connection since the host was seen last.
-        self.lost = False
-        self.seen: Seen | None = None
-
-    def engine(self) -> AsyncEngine:
-        """Return its engine of the running loop."""
-        return self.engines.current()
-
-    def state(self) -> ReplicaState:
-        """Return what is known of it."""
-        seen = self.seen
-        if seen is None:
-            return ReplicaState(host=self.name, role=None, state="unknown", lag=None, error=None)
-        error = seen.error or ("a connection to it was lost" if self.lost else None)
-        state: State = "dead" if error else "reading" if self.usable else "lagging"
-        role: Literal["replica", "primary"] | None = "replica" if seen.in_recovery else "primary"
-        return ReplicaState(
-            host=self.name,
-            role=None if seen.error else role,
-            state=state,
-            lag=seen.lag,
-            error=error,
-        )
-
-    def cut(self) -> None:
-        """Cut what is in use, each in its loop: who waits for a dead host reads elsewhere."""
-        for loop, engine in self.engines.with_loops():
-            pool = elastic_pool(engine)
-            if pool is not None:
-                with contextlib.suppress(RuntimeError):  # that loop was closed just now
-                    loop.call_soon_threadsafe(
-                        pool.dismiss, f"The replica {self.name} does not answer."
-                    )
-
-
 class _Primary:
-    """The primary, where it reads in the place of replicas."""
+    """The primary as a read source, for when no replica can be read."""
 
     usable = True
 

@@ -497,8 +497,8 @@ MUTANTS = [
     Mutant(
         "the watch of replicas outlives its event loop",
         "replica_watch.py",
-        "        return self._said or (self._loop is not None and self._loop.is_closed())\n",
-        "        return self._said\n",
+        "        return self._requested or (self._loop is not None and self._loop.is_closed())\n",
+        "        return self._requested\n",
         "tests/test_replica_watch.py",
         "ends_with_its_loop",
     ),

@@ -18,8 +18,8 @@ from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
 from reviewpoint_db.read_session import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
+from reviewpoint_db.replica import Replica
 from reviewpoint_db.replica_watch import Seen
-from reviewpoint_db.replicas import Replica
 from reviewpoint_db.session import state_of
 from tests.support.asgi import client, running
 

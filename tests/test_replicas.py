@@ -16,7 +16,7 @@ from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
 from reviewpoint_db.read_session import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
-from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _End, parse_lsn
+from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _Stop, parse_lsn
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
 from tests.support.postgres import HOST, free_port
@@ -199,10 +199,10 @@ class TestTurns:
             asked.append("asked")
             raise ConnectionError
 
-        end = _End()
-        end.come()
+        stop = _Stop()
+        stop.request()
         watch = ReplicaWatch(address, [address], limit=1, tell=lambda *_: None)
-        await asyncio.wait_for(watch._measure(end), 5)
+        await asyncio.wait_for(watch._measure(stop), 5)
         watch.stop()  # and once more, without a start
         assert not asked
 
@@ -228,17 +228,17 @@ class TestTurns:
 
     async def test_an_answer_after_the_stop_brings_no_host_back(self) -> None:
         told: list[Seen] = []
-        end = _End()
+        stop = _Stop()
 
         class Slow:
             async def ask(self, _question: str) -> tuple[bool, str]:
-                end.come()
+                stop.request()
                 return True, "0/5"
 
         slow: Any = Slow()
         nobody: Any = None
         watch = ReplicaWatch(nobody, [], limit=1, tell=lambda _, seen: told.append(seen))
-        await watch._look(0, slow, PrimaryLog(), end)
+        await watch._look(0, slow, PrimaryLog(), stop)
         assert told == []
 
     async def test_health_and_metrics_tell_of_each(self) -> None:

@@ -16,7 +16,7 @@ from reviewpoint_db.libpq import DEFAULT_PORT
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.gauges import PoolGauges
-    from reviewpoint_db.replicas import Replica
+    from reviewpoint_db.replica import Replica
 
 __all__ = ("host_reports",)
 
