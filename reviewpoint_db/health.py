@@ -12,20 +12,19 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from loguru import logger
-from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.engine import backend_of, elastic_pool
 from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
-from reviewpoint_db.pooled import open_record
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.snapshots import LATE_FOR
+from reviewpoint_db.unpooled import open_unpooled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +175,7 @@ class HealthProbe:
         task.add_done_callback(self._late.discard)
 
     async def _connection(self, timeout: float) -> CheckResult:
-        """Make one round trip: by an idle connection of the pool, or else beside the pool.
+        """Make one round trip: by an idle connection of the pool, or else by one outside of it.
 
         A pool without an idle one may be full, or have to connect: then it retries for as long as
         its own deadline allows, when the answer here could be no at once.
@@ -189,7 +188,7 @@ class HealthProbe:
             idle = pool is None or pool.checkedin() > 0
             timing = await self._ping_pooled(timeout / 2) if idle else None
             if timing is None:
-                timing = await self._ping_beside(started + timeout)
+                timing = await self._ping_unpooled(started + timeout)
         except Exception as error:  # noqa: BLE001  a check reports, it never raises
             return _failed("connection", error, pool_full=full)
         return CheckResult(
@@ -205,26 +204,17 @@ class HealthProbe:
                 connected = time.perf_counter()
                 await self._backend.ping(driver, timeout)
                 return connected - started, time.perf_counter() - connected
-        except Exception:  # noqa: BLE001  the connection beside the pool tells the cause
+        except Exception:  # noqa: BLE001  the connection outside of the pool tells the cause
             return None
 
-    async def _ping_beside(self, deadline: float) -> _Timing:
-        """Ping by a connection that is opened for it, and counted nowhere."""
+    async def _ping_unpooled(self, deadline: float) -> _Timing:
+        """Ping by a connection outside of the pool."""
         started = time.perf_counter()
-        pool = self._database.engine.pool
-        record: Any = await open_record(pool, self._backend, _remaining(deadline))
-        connected = time.perf_counter()
-        driver = record.driver_connection
-        try:
+        pool, timeout = self._database.engine.pool, _remaining(deadline)
+        async with open_unpooled(pool, self._backend, timeout=timeout) as driver:
+            connected = time.perf_counter()
             await self._backend.ping(driver, _remaining(deadline))
             latency = time.perf_counter() - connected
-            await self._backend.close(driver, _remaining(deadline))
-        except BaseException:
-            self._backend.terminate(driver)
-            raise
-        finally:
-            # The driver's connection is closed by now, so that this waits for nothing.
-            await greenlet_spawn(record.close)
         return connected - started, latency
 
     async def _migrations(self) -> CheckResult:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from reviewpoint_db.beside import beside
 from reviewpoint_db.context import current_origin
 from reviewpoint_db.engine import connect_args_of
 from reviewpoint_db.holder import HolderSnapshot
@@ -21,6 +20,7 @@ from reviewpoint_db.server_postgresql import (
 )
 from reviewpoint_db.server_rows import Blocking, ServerConnection
 from reviewpoint_db.server_sqlite import look_at_file
+from reviewpoint_db.unpooled import idle_or_unpooled
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -91,7 +91,7 @@ async def look_at_server(
             holders = database.activity.holders(stacks=True)
         async with (
             asyncio.timeout(config.health_timeout),
-            beside(database.engine, config, timeout=config.health_timeout) as driver,
+            idle_or_unpooled(database.engine, config, timeout=config.health_timeout) as driver,
         ):
             if config.backend == "sqlite":
                 figures, connections = await look_at_file(driver, config, holders)
