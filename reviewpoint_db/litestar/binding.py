@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.adapters import refuse_shared
 
 if TYPE_CHECKING:
     from litestar.types import Guard
@@ -68,21 +68,7 @@ def refuse_equals(bindings: Sequence[Binding]) -> None:
         ConfigurationError: Names both, and the way out.
     """
     for one, other in combinations(bindings, 2):
-        for what, equal, remedy in (
-            ("name", one.database.name == other.database.name, "DatabaseConfig(name=...)"),
-            ("path", one.path is not None and one.path == other.path, "path=..."),
-            (
-                "session key",
-                not _keys(one).isdisjoint(_keys(other)),
-                "session_key=... and read_session_key=...",
-            ),
-        ):
-            if equal:
-                msg = (
-                    f"Two databases of one application have the same {what}: {one} and {other}; "
-                    f"give one of them another by {remedy}."
-                )
-                raise ConfigurationError(msg)
+        refuse_shared(one, other, session_keys=not _keys(one).isdisjoint(_keys(other)))
 
 
 def _keys(binding: Binding) -> set[str]:

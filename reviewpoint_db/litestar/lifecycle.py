@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.middleware import DefineMiddleware
 
-from reviewpoint_db import default
-from reviewpoint_db.checks import check_at_start
+from reviewpoint_db.adapters import check_at_start, running
 from reviewpoint_db.draining import on_sigterm
-from reviewpoint_db.endpoints.live import serving as serving_live
 from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
 from reviewpoint_db.migrations import Migrations
-from reviewpoint_db.pending import PendingMigrations
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -50,16 +47,14 @@ class Lifecycle:
     @asynccontextmanager
     async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
         """Start; while the application runs, pass events on and drain at SIGTERM."""
-        running = AsyncExitStack()
-        self._runs[asyncio.get_running_loop()].append(running)
+        started = AsyncExitStack()
+        self._runs[asyncio.get_running_loop()].append(started)
         with ExitStack() as serving:
             for binding in self._bindings:
                 database = binding.database
                 serving.callback(database.activity.subscribe(_forwarder(app)))
-                running.enter_context(default.use(database))
-                await running.enter_async_context(database)
-                if binding.path is not None and binding.access.mounted:
-                    await running.enter_async_context(serving_live(database))
+                observed = binding.path is not None and binding.access.mounted
+                await started.enter_async_context(running(database, observed=observed))
                 serving.enter_context(on_sigterm(database.begin_draining))
             databases = [binding.database for binding in self._bindings]
             serving.enter_context(reporting(databases, _registry_of(app)))
@@ -74,9 +69,7 @@ class Lifecycle:
         """Run the checks once the application's own `on_startup` hooks had their turn: they may migrate."""
         for binding in self._bindings:
             migrations = Migrations.of(binding.alchemy)
-            if migrations.present():
-                binding.database.pending = PendingMigrations(migrations.state_of)
-            await check_at_start(binding.database, migrations=migrations, guarded=binding.guarded)
+            await check_at_start(binding.database, migrations, guarded=binding.guarded)
 
     def freeze(self) -> None:
         """Freeze what is there until the stop; the last `on_startup` hook, after all lifespans."""
@@ -85,10 +78,10 @@ class Lifecycle:
     async def stop(self) -> None:
         """Stop what was started, the last one first; the application may start again."""
         here = asyncio.get_running_loop()
-        running = self._runs[here].pop()
+        started = self._runs[here].pop()
         if not self._runs[here]:
             del self._runs[here]
-        await running.aclose()
+        await started.aclose()
 
 
 def _registry_of(app: Litestar) -> Callable[[], CollectorRegistry] | None:

@@ -13,6 +13,7 @@ from advanced_alchemy.extensions.litestar import (
 from litestar.plugins import CLIPlugin
 
 from reviewpoint_db import logs
+from reviewpoint_db.adapters import checked_path
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
@@ -93,7 +94,8 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         self._debug_token = debug_token
         self._include_in_schema = include_in_schema
         self._freeze_gc = freeze_gc
-        path, commit = _checked_path(path), checked_commit(commit)
+        path = None if path is None else checked_path(path)
+        commit = checked_commit(commit)
         if config is None or isinstance(config, DatabaseConfig):
             own = own_config(
                 Database(config, metadata=metadata, create_all=create_all),
@@ -183,15 +185,6 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         from reviewpoint_db.cli import main
 
         cli.add_command(main)
-
-
-def _checked_path(path: str | None) -> str | None:
-    if path is None:
-        return None
-    if not path.startswith("/") or "{" in path:
-        msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
-        raise ConfigurationError(msg)
-    return path.rstrip("/")
 
 
 def _checked_configs(given: object) -> list[SQLAlchemyAsyncConfig]:

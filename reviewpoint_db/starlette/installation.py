@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.middleware import Middleware
 
-from reviewpoint_db import default
+from reviewpoint_db.adapters import check_at_start, refuse_shared, running
 from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
-from reviewpoint_db.checks import check_at_start
 from reviewpoint_db.draining import on_sigterm
-from reviewpoint_db.endpoints.live import serving
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.freezing import frozen
 from reviewpoint_db.metrics import reporting
-from reviewpoint_db.pending import PendingMigrations
 from reviewpoint_db.starlette.errors import (
     add_default_handlers,
     answer_commit_error,
@@ -88,16 +85,7 @@ class Installation:
     def add(self, new: Installed) -> None:
         """Add a database, if its name and path are its own."""
         for other in self.installed:
-            for what, equal, remedy in (
-                ("name", other.database.name == new.database.name, "DatabaseConfig(name=...)"),
-                ("path", new.path is not None and other.path == new.path, "path=..."),
-            ):
-                if equal:
-                    msg = (
-                        f"Two databases of one application have the same {what}: "
-                        f"{other} and {new}; give one of them another by {remedy}."
-                    )
-                    raise ConfigurationError(msg)
+            refuse_shared(other, new)
         self.installed.append(new)
         self.app.state.databases[new.database.name] = new.database
 
@@ -160,16 +148,9 @@ class Installation:
             async with AsyncExitStack() as stack:
                 stack.enter_context(reporting([one.database for one in self.installed]))
                 for one in self.installed:
-                    stack.enter_context(default.use(one.database))
-                    await stack.enter_async_context(one.database)
-                    if one.observed:
-                        await stack.enter_async_context(serving(one.database))
+                    await stack.enter_async_context(running(one.database, observed=one.observed))
                     stack.enter_context(on_sigterm(one.database.begin_draining))
-                    if one.migrations is not None:
-                        one.database.pending = PendingMigrations(one.migrations.state_of)
-                    await check_at_start(
-                        one.database, migrations=one.migrations, guarded=one.guarded
-                    )
+                    await check_at_start(one.database, one.migrations, guarded=one.guarded)
                 yield
         finally:
             self.running.discard(loop)

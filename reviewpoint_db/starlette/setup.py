@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.routing import BaseRoute, Route
 
 from reviewpoint_db import logs
+from reviewpoint_db.adapters import checked_path
 from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
@@ -186,7 +187,7 @@ def install(
     access = Access(database.config, guards_given=guards_given, debug_token=debug_token)
     routes: list[BaseRoute] = []
     if path is not None:
-        path = _checked_path(path)
+        path = checked_path(path)
         routes += make_routes(database, path, access, guarded)
     protected = guards_given or access.check(None) is not None
     Installation.of(app).add(
@@ -213,10 +214,3 @@ def _found(migrations: str | Migrations | None) -> Migrations | None:
         msg = f"migrations={where!r} is no folder of alembic's: there is no env.py in it."
         raise ConfigurationError(msg)
     return migrations
-
-
-def _checked_path(path: str) -> str:
-    if not path.startswith("/") or "{" in path:
-        msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
-        raise ConfigurationError(msg)
-    return path.rstrip("/")

@@ -1,0 +1,109 @@
+"""What every framework adapter needs and no framework is needed for.
+
+An adapter (`litestar/`, `starlette/`, `fastapi.py`) translates these parts into its framework's terms:
+
+1. `asgi.UnitOfWorkMiddleware` around everything else of the application, and with
+   `commit="autocommit"` `asgi.CommitMiddleware` inside of everything else. The adapter names the
+   handler of a scope, and answers a failed COMMIT by the application's exception handlers.
+2. `running()` while the application runs, in a loop that may not be the only one; `on_sigterm()`,
+   `reporting()` and `frozen()` beside it; then `check_at_start()`.
+3. The routes of `endpoints.routes.routes_below()`, outside of the application's own middleware.
+4. A default exception handler of `SQLAlchemyError`: `sqlstate.answer_for()` and `log_answer()`.
+5. `get_session()` and `get_read_session()`: `asgi.unit_of()`.
+
+The contract's applications (`tests/contract/apps/`) show what it must then pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from reviewpoint_db import checks, default
+from reviewpoint_db.endpoints.live import serving
+from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.pending import PendingMigrations
+
+if TYPE_CHECKING:
+    from reviewpoint_db.database import Database
+    from reviewpoint_db.migrations import Migrations
+
+__all__ = ["check_at_start", "checked_path", "refuse_shared", "running"]
+
+
+class _Installed(Protocol):
+    """One database in one application; its text names it in an error."""
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def path(self) -> str | None: ...
+
+
+@asynccontextmanager
+async def running(database: Database, *, observed: bool) -> AsyncIterator[None]:
+    """Start a database, as the process-wide default one where it is that, and stop it at the end.
+
+    Args:
+        database: The database.
+        observed: Whether its live page is served; its other processes on this host then ask this one.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(default.use(database))
+        await stack.enter_async_context(database)
+        if observed:
+            await stack.enter_async_context(serving(database))
+        yield
+
+
+async def check_at_start(
+    database: Database, migrations: Migrations | None, *, guarded: bool
+) -> None:
+    """Log what is wrong with the set-up, and have health look for pending migrations from now on.
+
+    Args:
+        database: The database, started.
+        migrations: Where its migrations are, if they are to be checked.
+        guarded: Whether guards or a token stand before the debug routes.
+    """
+    if migrations is not None and migrations.present():
+        database.pending = PendingMigrations(migrations.state_of)
+    await checks.check_at_start(database, migrations=migrations, guarded=guarded)
+
+
+def checked_path(path: str) -> str:
+    """Return where the routes are, without the slash at its end.
+
+    Raises:
+        ConfigurationError: It is no path, or a template.
+    """
+    if not path.startswith("/") or "{" in path:
+        msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
+        raise ConfigurationError(msg)
+    return path.rstrip("/")
+
+
+def refuse_shared(one: _Installed, other: _Installed, *, session_keys: bool = False) -> None:
+    """Refuse two databases of one application that have in common what only one can have.
+
+    Args:
+        one: One of them.
+        other: The other.
+        session_keys: Whether the handlers' names of their sessions collide.
+
+    Raises:
+        ConfigurationError: Names both, and the way out.
+    """
+    for what, shared, remedy in (
+        ("name", one.database.name == other.database.name, "DatabaseConfig(name=...)"),
+        ("path", one.path is not None and one.path == other.path, "path=..."),
+        ("session key", session_keys, "session_key=... and read_session_key=..."),
+    ):
+        if shared:
+            msg = (
+                f"Two databases of one application have the same {what}: {one} and {other}; "
+                f"give one of them another by {remedy}."
+            )
+            raise ConfigurationError(msg)
