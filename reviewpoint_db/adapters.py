@@ -3,7 +3,7 @@
 An adapter (`litestar/`, `starlette/`, `fastapi.py`) translates these parts into its framework's terms:
 
 1. `asgi.UnitOfWorkMiddleware` around everything else of the application, and with
-   `commit="autocommit"` `asgi.CommitMiddleware` inside of everything else. The adapter names the
+   `commit="autocommit"` `commit_middleware.CommitMiddleware` inside of everything else. The adapter names the
    handler of a scope, and answers a failed COMMIT by the application's exception handlers.
 2. `running()` while the application runs, in a loop that may not be the only one; `on_sigterm()`,
    `reporting()` and `frozen()` beside it; then `check_at_start()`.

@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
@@ -23,14 +22,12 @@ from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.replica_watch import parse_lsn
 
 if TYPE_CHECKING:
+    from reviewpoint_db.asgi_types import Message, Scope, Send
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.database import Database
     from reviewpoint_db.transaction import UnitOfWork
 
 __all__ = ["ReadYourWrites", "Tokens", "lsn_of_commits"]
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 #: Seconds that the clocks of two processes may differ.
 _SKEW: Final = 5.0
@@ -97,7 +94,7 @@ class ReadYourWrites:
         self.cookie = f"reviewpoint_db_{database.name}"
         self.header = f"x-reviewpoint-db-{database.name}".lower().replace("_", "-").encode()
 
-    def required_lsn(self, scope: MutableMapping[str, Any]) -> int | None:
+    def required_lsn(self, scope: Scope) -> int | None:
         """Return the highest LSN in a request's tokens: what its client must see."""
         found = [
             lsn
@@ -119,7 +116,7 @@ class ReadYourWrites:
                         tokens.append(token)
         return tokens
 
-    def telling(self, unit: UnitOfWork, scope: MutableMapping[str, Any], send: Send) -> Send:
+    def telling(self, unit: UnitOfWork, scope: Scope, send: Send) -> Send:
         """Wrap `send`: a response gets the token when its request has stored something by then."""
 
         async def send_with_token(message: Message) -> None:

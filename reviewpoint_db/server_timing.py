@@ -5,16 +5,13 @@ https://www.w3.org/TR/server-timing/
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reviewpoint_db.asgi_types import Message, Send
     from reviewpoint_db.transaction import UnitOfWork
 
 __all__ = ["telling_times", "timing_of"]
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 
 def telling_times(unit: UnitOfWork, send: Send) -> Send:

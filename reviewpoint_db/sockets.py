@@ -8,12 +8,13 @@ same. https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-res
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from loguru import logger
 
+from reviewpoint_db.asgi_types import Message, Scope, Send
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.redaction import safe_error
@@ -27,9 +28,6 @@ from reviewpoint_db.sqlstate import (
 
 __all__ = ["Deny", "SocketRefusal", "note_failure"]
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 #: Answers a handshake as the application answers a request.
 Deny = Callable[[Scope, Send, ErrorAnswer], Awaitable[None]]
 

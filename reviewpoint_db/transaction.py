@@ -1,13 +1,13 @@
 """UnitOfWork: one request's session, what becomes of its changes, and its certain release.
 
 This is where a request's COMMIT happens (`finish`) and where its connection goes back (`release`).
-No framework is known here; `asgi.py` calls both at the right moments.
+No framework is known here: `commit_middleware.py` calls the first, `asgi.py` the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from loguru import logger
 from sqlalchemy import Connection
@@ -21,6 +21,7 @@ from reviewpoint_db.session import awaits_commit, state_of
 from reviewpoint_db.settings import refuse
 
 if TYPE_CHECKING:
+    from reviewpoint_db.asgi_types import Scope
     from reviewpoint_db.database import Database
     from reviewpoint_db.holder import Work
 
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 CommitMode = Literal["manual", "autocommit"]
-Scope = MutableMapping[str, Any]
 _NO_SCOPE: Final[Scope] = {}
 #: Where a scope has its units of work, by the names of their databases.
 UNITS: Final = "reviewpoint_db"

@@ -11,7 +11,8 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware, unit_of
+from reviewpoint_db.asgi import UnitOfWorkMiddleware, unit_of
+from reviewpoint_db.commit_middleware import CommitMiddleware
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_units, describe_origin
 from reviewpoint_db.database import Database
@@ -31,7 +32,7 @@ from tests.support.notes import held, metadata, notes, stored, write, write_orph
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from reviewpoint_db.asgi import Message, Receive, Scope, Send
+    from reviewpoint_db.asgi_types import Message, Receive, Scope, Send
     from reviewpoint_db.transaction import CommitMode
 
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]

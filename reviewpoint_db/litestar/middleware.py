@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from litestar import Request
 
-from reviewpoint_db import asgi
+from reviewpoint_db import commit_middleware
 from reviewpoint_db.asgi import unit_of
+from reviewpoint_db.asgi_types import ASGIApp
 from reviewpoint_db.sockets import note_failure
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ async def note_socket_failure(error: Exception, scope: Any) -> None:
     note_failure(scope, error)
 
 
-class CommitMiddleware(asgi.CommitMiddleware):
+class CommitMiddleware(commit_middleware.CommitMiddleware):
     """Innermost: commits before anything of the response leaves."""
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
@@ -110,13 +111,13 @@ class CommitMiddleware(asgi.CommitMiddleware):
         return super().__call__(scope, receive, send)
 
 
-async def _cached(serve: asgi.ASGIApp, scope: Any, receive: Any, send: Any) -> None:
+async def _cached(serve: ASGIApp, scope: Any, receive: Any, send: Any) -> None:
     complete = False
 
     async def note_after_sending(message: Any) -> None:
         nonlocal complete
         await send(message)
-        complete = complete or asgi.is_last(message)
+        complete = complete or commit_middleware.is_last(message)
 
     try:
         await serve(scope, receive, note_after_sending)

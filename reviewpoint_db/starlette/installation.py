@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from starlette.middleware import Middleware
 
 from reviewpoint_db.adapters import check_at_start, refuse_shared, running
-from reviewpoint_db.asgi import CommitMiddleware, UnitOfWorkMiddleware
+from reviewpoint_db.asgi import UnitOfWorkMiddleware
+from reviewpoint_db.commit_middleware import CommitMiddleware
 from reviewpoint_db.draining import on_sigterm
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.freezing import frozen
