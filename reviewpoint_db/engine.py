@@ -1,38 +1,25 @@
-"""create_engine: an AsyncEngine with our pool, safe exceptions and a known COMMIT outcome."""
+"""create_engine: an AsyncEngine with our pool, which translates its errors (`engine_errors.py`)."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from typing import Any, Final
-from weakref import WeakSet
 
 from loguru import logger
-from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.backend import READ_ONLY, REPLICA, WRITE_REFUSED, Backend
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.driver_errors import code_of
-from reviewpoint_db.errors import (
-    CommitOutcomeUnknownError,
-    DatabaseUnavailableError,
-    QueryTimeoutError,
-    ReadOnlySessionError,
-)
+from reviewpoint_db.engine_errors import translate_errors
+from reviewpoint_db.errors import ReadOnlySessionError
 from reviewpoint_db.hosts import HostNotes, connect_first
 from reviewpoint_db.observe import observe
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.postgresql import CockroachDB, PostgreSQL
-from reviewpoint_db.redaction import safe_error, scrub
 from reviewpoint_db.sqlite import SQLite
-from reviewpoint_db.sqlstate import (
-    READ_ONLY_TRANSACTION,
-    SERVER_ENDED,
-    is_disconnect,
-)
 
 __all__ = [
     "adopt_engine",
@@ -43,9 +30,7 @@ __all__ = [
     "host_notes",
 ]
 
-#: The mark of an error that COMMIT raised.
-_IN_COMMIT: Final = "reviewpoint_db_in_commit"
-#: Marks an engine whose errors are ours already.
+#: Marks an adopted engine.
 _ADOPTED: Final = "_reviewpoint_db_adopted"
 #: Where an engine has its `HostNotes`.
 _NOTES: Final = "_reviewpoint_db_host_notes"
@@ -137,7 +122,7 @@ def create_engine(
 
 
 def adopt_engine(engine: AsyncEngine, config: DatabaseConfig) -> AsyncEngine:
-    """Have the errors of an engine that somebody else made told like ours; all else stays its own.
+    """Translate the errors of an engine that somebody else made; all else of it stays as it is.
 
     Args:
         engine: Any engine; doing it again changes nothing.
@@ -170,77 +155,10 @@ def _pool_options(config: DatabaseConfig, backend: Backend, activity: Activity) 
 
 
 def _attach(engine: Engine, backend: Backend, config: DatabaseConfig) -> None:
-    """Listen for errors, and remember for them what the connection was doing."""
-    #: Drivers' connections that met an error, since which nobody asked about their transaction.
-    doubtful: WeakSet[Any] = WeakSet()
-    _watch_commits(engine.dialect, backend, doubtful)
+    """Have an engine's errors translated, and writes of read sessions refused."""
+    translate_errors(engine, backend, config)
     for verb in ("do_execute", "do_executemany"):
         event.listen(engine, verb, _refuse_writes)
-
-    @event.listens_for(engine, "handle_error")
-    def on_error(context: ExceptionContext) -> BaseException | None:
-        _doubt(context, backend, doubtful)
-        return _translate(context, backend, config)
-
-
-def _doubt(context: ExceptionContext, backend: Backend, doubtful: WeakSet[Any]) -> None:
-    """Note that the transaction in which an error happened may be lost already."""
-    connection = context.connection
-    if connection is None or connection.invalidated or not connection.in_transaction():
-        return
-    driver = connection.connection.driver_connection
-    doubtful.add(driver)
-    reading = connection.get_execution_options().get(READ_ONLY)
-    if not reading and backend.is_rolled_back(driver):
-        # What follows would run outside of any transaction, and be stored statement by statement:
-        # a transaction without its connection refuses it.
-        context.is_disconnect = True
-
-
-def _translate(
-    context: ExceptionContext, backend: Backend, config: DatabaseConfig
-) -> BaseException | None:
-    """Make an error safe to show, cut what hangs, and name what SQLAlchemy does not."""
-    error = context.original_exception
-    connection = context.connection
-    driver = None
-    in_commit = False
-    if connection is not None and not connection.invalidated and not connection.closed:
-        in_commit = getattr(error, _IN_COMMIT, False)
-        driver = connection.connection.driver_connection
-    lost = _lost(error) or (driver is not None and backend.is_closed(driver))
-    if isinstance(error, Exception):
-        scrub(error)
-        if context.sqlalchemy_exception is not None:
-            scrub(context.sqlalchemy_exception)
-    if driver is not None and lost:
-        context.is_disconnect = True
-        if isinstance(error, asyncio.CancelledError):
-            backend.interrupt(driver)
-        else:
-            # A silent server would hold the close back for two seconds.
-            backend.terminate(driver)
-    # The other connections are verified one by one: dropping them all would empty the pool
-    # whenever a single backend is killed.
-    context.invalidate_pool_on_disconnect = False
-    pool = context.engine.pool if context.engine is not None else None
-    if isinstance(error, Exception) and isinstance(pool, ElasticPool):
-        if not _of_replica(context.engine) and _is_failover(error, driver, backend):
-            pool.retire(safe_error(error))
-        elif context.is_disconnect:
-            pool.suspect()
-    if connection is not None and driver is not None and lost and not in_commit:
-        in_commit = _commits_itself(connection, context)
-    return _named(error, config, in_commit=in_commit and lost)
-
-
-def _commits_itself(connection: Connection, context: ExceptionContext) -> bool:
-    """Whether the statement that failed is its own transaction, and may have stored something."""
-    options = connection.get_execution_options()
-    if options.get(READ_ONLY) or str(options.get("isolation_level")).upper() != "AUTOCOMMIT":
-        return False
-    compiled = getattr(context.execution_context, "compiled", None)
-    return not getattr(getattr(compiled, "statement", None), "is_select", False)
 
 
 def _refuse_writes(_cursor: object, _statement: str, _parameters: object, context: Any) -> None:
@@ -256,86 +174,3 @@ def _refuse_writes(_cursor: object, _statement: str, _parameters: object, contex
         or any(part.element.is_dml for part in parts)
     ):
         raise ReadOnlySessionError(WRITE_REFUSED)
-
-
-def _watch_commits(dialect: Dialect, backend: Backend, doubtful: WeakSet[Any]) -> None:
-    """Refuse a COMMIT that would store nothing, and have the errors of the others carry a mark.
-
-    There is none on those of a connection that was known to be lost before.
-
-    The engine's "commit" event would tell too, but a single listener on connections makes each of
-    them, and each statement, a tenth more expensive.
-    """
-    commit, terminate = dialect.do_commit, dialect.do_terminate
-    #: Drivers' connections whose COMMIT was not answered.
-    unanswered: WeakSet[Any] = WeakSet()
-
-    def do_commit(connection: Any) -> None:
-        driver = connection.driver_connection
-        sent = not backend.is_closed(driver)
-        if doubtful and driver in doubtful:
-            doubtful.discard(driver)
-            if sent:
-                backend.check_commit(connection)
-        try:
-            commit(connection)
-        except BaseException as error:
-            setattr(error, _IN_COMMIT, sent)
-            if sent and _lost(error):
-                unanswered.add(driver)
-            raise
-
-    def do_terminate(connection: Any) -> None:
-        try:
-            terminate(connection)
-        except asyncio.CancelledError:
-            # A second cancellation, as anyio's scopes send them; the connection is cut by now. It
-            # would take the place of the error that says what is unknown.
-            if connection.driver_connection not in unanswered:
-                raise
-
-    dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]  # of this engine alone
-    dialect.do_terminate = do_terminate  # type: ignore[method-assign, assignment]
-
-
-def _lost(error: BaseException) -> bool:
-    return isinstance(error, asyncio.CancelledError) or is_disconnect(error)
-
-
-def _of_replica(engine: Engine | None) -> bool:
-    return engine is not None and bool(engine.dialect.__dict__.get(REPLICA))
-
-
-def _is_failover(error: Exception, driver: Any, backend: Backend) -> bool:
-    """Whether an error tells that another server, or this one anew, is to be asked from now on."""
-    code = code_of(error)
-    if code == READ_ONLY_TRANSACTION:
-        # A transaction that the application made read-only is its own affair, and a replica (with
-        # read sessions alone) is meant to refuse.
-        return driver is not None and backend.refuses_writes(driver)
-    return code in SERVER_ENDED
-
-
-def _named(
-    error: BaseException, config: DatabaseConfig, *, in_commit: bool
-) -> BaseException | None:
-    """Return the error of ours that replaces SQLAlchemy's, or None to keep that one."""
-    if in_commit:
-        # A cancelled COMMIT ends in this error too: whoever cancelled must learn that the data
-        # may be stored, and CancelledError would say that nothing happened.
-        return CommitOutcomeUnknownError(
-            f"The connection was lost during COMMIT ({safe_error(error)}): the data may have been "
-            "stored. Look before you repeat it.",
-            orig=error,
-        )
-    if isinstance(error, TimeoutError):
-        return QueryTimeoutError(
-            f"A statement did not end within query_timeout ({config.query_timeout:g} s) and its "
-            "connection was cut. Make the statement faster, or raise query_timeout.",
-            orig=error,
-        )
-    if isinstance(error, OSError):
-        return DatabaseUnavailableError(
-            f"The connection to the database was lost ({safe_error(error)}).", orig=error
-        )
-    return None

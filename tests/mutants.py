@@ -777,7 +777,7 @@ MUTANTS = [
     ),
     Mutant(
         "an unknown outcome of COMMIT is told as a failure",
-        "engine.py",
+        "engine_errors.py",
         "    if in_commit:\n",
         "    if False:\n",
         *contract("commit", "may_have_stored"),
@@ -1043,7 +1043,7 @@ MUTANTS = [
     ),
     Mutant(
         "a second cancellation hides what is unknown",
-        "engine.py",
+        "engine_errors.py",
         "            if connection.driver_connection not in unanswered:\n",
         "            if True:\n",
         "tests/test_engine.py",
@@ -1051,7 +1051,7 @@ MUTANTS = [
     ),
     Mutant(
         "a lost statement that commits by itself may be repeated",
-        "engine.py",
+        "engine_errors.py",
         "        in_commit = _commits_itself(connection, context)\n",
         "        pass\n",
         "tests/test_engine.py",
@@ -1187,7 +1187,7 @@ MUTANTS = [
     ),
     Mutant(
         "a transaction made read-only is taken for a failover",
-        "engine.py",
+        "engine_errors.py",
         "        return driver is not None and backend.refuses_writes(driver)\n",
         "        return True\n",
         "tests/test_hosts.py",
@@ -1265,7 +1265,7 @@ MUTANTS = [
     # -- no secret outside ------------------------------------------------------------------------
     Mutant(
         "errors keep their values",
-        "engine.py",
+        "engine_errors.py",
         "    if isinstance(error, Exception):\n        scrub(error)\n",
         "    if False:\n        scrub(error)\n",
         *contract("rollback", "not_shown", STARLETTE),
