@@ -2,7 +2,7 @@
 
 It stands beside the package, because whoever runs pytest in this environment loads it: importing
 the package takes half a second, so that waits until a test asks for a fixture. None is autouse.
-`run.py`, which pytest-xdist's processes meet by, and `reaper.py` stand here for the same reason.
+`run.py`, which pytest-xdist's processes meet by, `reaper.py` and `lasting.py` stand here for the same reason.
 docs/how-to/testing.md says what each one is.
 """
 
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from reviewpoint_db_pytest.lasting import Lasting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "db_strict",
-        "refuse the database to tests that do not ask for it",
+        "refuse the database to tests, and to fixtures of wider scope, that do not ask for it",
         type="bool",
         default=False,
     )
@@ -208,7 +210,7 @@ def _kit_of(config: pytest.Config) -> Kit:
     if _KIT not in config.stash:
         from reviewpoint_db.testing.kit import Kit
 
-        config.stash[_KIT] = Kit(
+        kit = config.stash[_KIT] = Kit(
             _run_of(config),
             _configured_url(config),
             reuse=config.getoption("--reuse-db"),
@@ -216,6 +218,7 @@ def _kit_of(config: pytest.Config) -> Kit:
             keep=_kept(config) if config.getoption("--reuse-db") else None,
             turn_timeout=float(config.getini("db_turn_timeout")),
         )
+        config.pluginmanager.register(Lasting(kit, _OURS, strict=config.getini("db_strict")))
     return config.stash[_KIT]
 
 

@@ -382,6 +382,22 @@ MUTANTS = [
         "never_reaches",
     ),
     Mutant(
+        "a fixture with a wider scope stores rows although that is refused",
+        "testing/kit.py",
+        "        elif strict or isinstance(base, Refusal):\n",
+        "        elif isinstance(base, Refusal):\n",
+        "tests/testing/test_outside.py",
+        "refused_by_its_name and sqlite",
+    ),
+    Mutant(
+        "nobody is told what a fixture with a wider scope stored",
+        "../reviewpoint_db_pytest/lasting.py",
+        "        if stored and ",
+        "        if False and ",
+        "tests/testing/test_outside.py",
+        "told_what_it_stored and sqlite",
+    ),
+    Mutant(
         "locks that a test took stay",
         "testing/postgresql.py",
         "ROLLBACK; SELECT pg_advisory_unlock_all(); {_DEALLOCATE}",

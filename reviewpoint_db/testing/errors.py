@@ -2,7 +2,8 @@
 
 SandboxError              a sandbox cannot do what it was asked for
 └ SandboxEscapeError      something ended the sandbox's own transaction
-DatabaseNotRequestedError a test touched the database without asking for a fixture
+DatabaseNotRequestedError a test, or what lasts longer than one, did not ask for the database
+TestingConfigurationError the kit lacks something that the project has to give
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class SandboxEscapeError(SandboxError):
 
 
 class DatabaseNotRequestedError(ReviewPointDBError):
-    """A test touched the database without asking for a fixture."""
+    """A test touched the database without asking, or a fixture did that has a wider scope."""
 
 
 class TestingConfigurationError(ConfigurationError):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.testing.channel import Channel
 from reviewpoint_db.testing.checks import held_by, refuse_leaks
 from reviewpoint_db.testing.embedded import installed_version, start_server
-from reviewpoint_db.testing.errors import DatabaseNotRequestedError
 from reviewpoint_db.testing.faults import DriverErrors, Faults
 from reviewpoint_db.testing.leftovers import SERVER
+from reviewpoint_db.testing.outside import Refusal, Stored, by_a_fixture, by_a_test
 from reviewpoint_db.testing.postgresql import PostgresErrors, PostgresGround, PostgresStandIn
 from reviewpoint_db.testing.redirect import Redirect, Target
 from reviewpoint_db.testing.sandbox import TURN_TIMEOUT, Sandbox
@@ -28,16 +27,6 @@ from reviewpoint_db.testing.thread import LoopThread
 from reviewpoint_db_pytest.run import NOTED, Run
 
 __all__ = ["Kit", "OpenSandbox"]
-
-_NOT_REQUESTED: Final = (
-    "{test} touched the database without asking for it. Give it the fixture db_session (its "
-    "changes are undone), db_clone (a database of its own), or the marker @pytest.mark.db."
-)
-
-
-async def _refuse(*_: object, **__: object) -> Any:
-    test = os.environ.get("PYTEST_CURRENT_TEST", "Something").rpartition(" (")
-    raise DatabaseNotRequestedError(_NOT_REQUESTED.format(test=test[0] or test[2]))
 
 
 class OpenSandbox:
@@ -260,15 +249,40 @@ class Kit:
             with contextlib.suppress(OSError):
                 self.owner.run(ground.close())
 
+    # -- what happens outside of every sandbox ------------------------------------------------
+
     def refuse_until_made(self) -> None:
         """Refuse the configured database until this worker has one of its own."""
-        self.redirect.set_base(Target(None, _refuse))
+        self.redirect.set_base(Refusal(by_a_test))
 
     @contextlib.contextmanager
     def refusal(self) -> Iterator[None]:
         """Refuse the database to a test that did not ask for it."""
-        with self.redirect.to(Target(None, _refuse)):
+        with self.redirect.to(Refusal(by_a_test)):
             yield
+
+    @contextlib.contextmanager
+    def beyond_a_test(self, what: str, *, asks: bool, strict: bool) -> Iterator[Stored]:
+        """Have a fixture that lives longer than a test begin or end.
+
+        Args:
+            what: Names it.
+            asks: Whether it asks for the worker's database.
+            strict: Whether the database is refused to who does not ask.
+        """
+        now, base = self.redirect.target, self.redirect.base
+        stored = Stored(base.url)
+        if now is not base and not isinstance(now, Refusal):  # a test asked for it in its middle
+            yield stored
+        elif asks:
+            with self.redirect.to_base():
+                yield stored
+        elif strict or isinstance(base, Refusal):
+            with self.redirect.to(Refusal(lambda: by_a_fixture(what))):
+                yield stored
+        else:
+            with stored.noticed():
+                yield stored
 
     def held(self) -> dict[Database, int]:
         """Return how many connections of each database are out."""

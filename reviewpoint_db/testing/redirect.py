@@ -85,6 +85,11 @@ class Redirect:
         return tuple(database for database in self._originals if database not in self._spared)
 
     @property
+    def base(self) -> Target:
+        """Where they lead to outside of tests that say more."""
+        return self._targets[0]
+
+    @property
     def target(self) -> Target:
         """Where they lead to now."""
         return self._targets[-1]
@@ -115,6 +120,15 @@ class Redirect:
         finally:
             self._targets.remove(target)
             self._lead()
+
+    @contextlib.contextmanager
+    def to_base(self) -> Iterator[None]:
+        """Have all databases lead where they do outside of tests, for the length of a block."""
+        if self.target is self.base:
+            yield
+            return
+        with self.to(Target(self.base.url, self.base.connect)):
+            yield
 
     def spare(self, database: Database, config: DatabaseConfig) -> None:
         """Leave a database of the kit's own alone."""
