@@ -9,6 +9,7 @@ docs/how-to/testing.md says what each one is.
 from __future__ import annotations
 
 import os
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ _RUN = pytest.StashKey["Run"]()
 _KIT = pytest.StashKey["Kit"]()
 #: How many connections of which database were out before a test.
 _HELD: pytest.StashKey[dict[Database, int]] = pytest.StashKey()
+#: What a test failed with.
+_FAILED = pytest.StashKey[str]()
 #: Where the controller of pytest-xdist tells its workers the run's folder.
 _FOLDER = "reviewpoint_db_run"
 #: Who has asked for the database has one of these: all other fixtures of ours are built on them, and
@@ -170,6 +173,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     return result
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """Note what a test failed with, so that its sandbox does not say it again."""
+    report = yield
+    if call.when == "call" and call.excinfo is not None and _KIT in item.config.stash:
+        item.stash[_FAILED] = "".join(traceback.format_exception(call.excinfo.value))
+    return report
+
+
 def _refuse_leaks(item: pytest.Item) -> None:
     if _HELD in item.stash:
         held = item.stash[_HELD]
@@ -239,7 +251,7 @@ def _configured_url(config: pytest.Config) -> str | None:
 
 @pytest.fixture(scope="session")
 def db_metadata() -> MetaData | None:
-    """The tables: yours returns a SQLAlchemy MetaData."""
+    """The tables: yours returns a SQLAlchemy MetaData, `Base.metadata`."""
     return None
 
 
@@ -266,10 +278,15 @@ def db_url(
     db_seed: Seed | None,
 ) -> str:
     """The URL of this worker's database, with the tables and the seed in it."""
+    from reviewpoint_db.testing import TestingConfigurationError
     from reviewpoint_db.testing.schema import Schema
 
-    schema = Schema(db_metadata, db_alembic_config, db_seed)
-    return _kit_of(pytestconfig).worker_database(schema)
+    try:
+        schema = Schema(db_metadata, db_alembic_config, db_seed)
+        return _kit_of(pytestconfig).worker_database(schema)
+    except TestingConfigurationError as error:
+        said = str(error)
+    pytest.fail(said, pytrace=False)  # it says all, and every test says it
 
 
 @pytest.fixture(scope="session")
@@ -298,10 +315,10 @@ def db_sandbox(
         yield sandbox
         _refuse_leaks(request.node)  # now, since the sandbox's end takes the connections away
         refused = sandbox.sandbox.refused
-    if refused is not None:
-        pytest.fail(refused, pytrace=False)
-    if sandbox.sandbox.escaped is not None:
-        pytest.fail(f"{sandbox.sandbox.escaped}, outside of the sandbox", pytrace=False)
+    said = request.node.stash.get(_FAILED, "")
+    for message in (refused, sandbox.sandbox.escaped):
+        if message is not None and message not in said:
+            pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture

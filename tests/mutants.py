@@ -368,10 +368,18 @@ MUTANTS = [
     Mutant(
         "a refused rollback that an application caught is not told",
         "../reviewpoint_db_pytest/__init__.py",
-        "    if refused is not None:\n",
-        "    if False:\n",
+        "    for message in (refused, ",
+        "    for message in (",
         "tests/testing/test_sandbox.py",
         "under_another and sqlite",
+    ),
+    Mutant(
+        "what a test failed with is said again by its sandbox",
+        "../reviewpoint_db_pytest/__init__.py",
+        " and message not in said:",
+        ":",
+        "tests/testing/test_sandbox.py",
+        "is_said_once",
     ),
     Mutant(
         "a test that asks for no database reaches the configured one before another one asks",

@@ -66,7 +66,7 @@ class Channel:
     async def begin(self, *, read_only: bool = False) -> None:
         """Begin: a savepoint."""
         await self._before()
-        party, origin = _party()
+        party, origin = self._party()
         if not self._member.guest and _transaction_of.get() is None:
             _transaction_of.set(asyncio.current_task())
         await self._owner.call(
@@ -100,7 +100,7 @@ class Channel:
         """
         await self._before()
         return await self._owner.call(
-            self._sandbox.run(self._member, *_party(), text, work, prepares=prepares)
+            self._sandbox.run(self._member, *self._party(), text, work, prepares=prepares)
         )
 
     async def set_up(self, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -119,6 +119,10 @@ class Channel:
             return await work()
 
         return await self._owner.call(run())
+
+    def _party(self) -> tuple[object, str]:
+        party, origin = _party()
+        return party, "The test's session" if self._member.guest else origin
 
     async def _before(self) -> None:
         await self._faults.on_round_trip()

@@ -9,7 +9,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from reviewpoint_db.testing.servers import UNREACHABLE, Server
+from reviewpoint_db.testing.errors import TestingConfigurationError
+from reviewpoint_db.testing.servers import Server
 from reviewpoint_db.testing.thread import LoopThread
 from reviewpoint_db_pytest.reaper import NOTED
 
@@ -33,7 +34,7 @@ def drop_leftovers(folder: Path, *, ended: bool = False) -> None:
     server = Server((folder / f"{SERVER}.made").read_text(), owner)
     try:
         # Where the server is gone, the tests have said so, and this would hide what they said.
-        with contextlib.suppress(*UNREACHABLE):
+        with contextlib.suppress(TestingConfigurationError):
             if not ended or server.mark_of(names[0]) == folder.name:
                 for name in reversed(names):
                     server.drop(name)

@@ -46,7 +46,7 @@ class Sandbox:
     def __init__(self, ground: Ground, *, turn_timeout: float = TURN_TIMEOUT) -> None:
         self.ground = ground
         self.turn_timeout = turn_timeout
-        #: What ended the outer transaction, if anything did.
+        #: Says what ended the outer transaction, if anything did.
         self.escaped: str | None = None
         #: What an application was refused, which it may have caught.
         self.refused: str | None = None
@@ -357,14 +357,15 @@ class Sandbox:
         return result
 
     async def _escape(self, text: str, origin: str) -> None:
-        self.escaped = f"{origin} executed {text.strip()!r}"
+        self.escaped = (
+            f"{origin} executed {text.strip()!r}, which ended the sandbox's transaction: what the test "
+            "did so far was stored, or undone. Use session.commit() and session.rollback(), or "
+            "db_clone."
+        )
         self._stack.clear()
         # Whatever comes now must not be stored for good.
         await self.ground.begin()
-        raise SandboxEscapeError(
-            f"{self.escaped}, which ended the sandbox's transaction: what the test did so far was "
-            "stored, or undone. Use session.commit() and session.rollback(), or db_clone."
-        )
+        raise SandboxEscapeError(self.escaped)
 
     async def _take_turn(self, party: object, origin: str) -> None:
         if self._closed:

@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.testing.errors import TestingConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from reviewpoint_db.testing.thread import LoopThread
 
@@ -29,21 +30,26 @@ class Schema:
     """What a new database is filled with.
 
     Args:
-        metadata: Its tables are created; None where migrations make them.
+        metadata: Its tables are created, and the schemas that they are in; None where migrations
+            make them. A base class of models stands for its own.
         alembic_config: alembic's `Config` or the path of its ini file; or advanced-alchemy's
             `AlembicAsyncConfig`, or a whole configuration of its, ours included.
         seed: Adds rows; they are committed.
     """
 
-    def __init__(
-        self, metadata: MetaData | None, alembic_config: Any = None, seed: Seed | None = None
-    ) -> None:
+    def __init__(self, metadata: Any, alembic_config: Any = None, seed: Seed | None = None) -> None:
         if metadata is None and alembic_config is None:
             raise TestingConfigurationError(
                 "The testing kit does not know your tables. Give one of these session-scoped "
                 "fixtures in conftest.py: `db_metadata`, which returns a SQLAlchemy MetaData "
                 "(Base.metadata, say), or `db_alembic_config`, which returns alembic's Config or "
                 "the path of alembic.ini."
+            )
+        metadata = getattr(metadata, "metadata", metadata)
+        if not isinstance(metadata, MetaData | None):
+            raise TestingConfigurationError(
+                f"`db_metadata` returns {type(metadata).__name__}; it has to return a SQLAlchemy "
+                "MetaData: Base.metadata, where Base is the base class of your models."
             )
         self._metadata = metadata
         self._alembic_config = alembic_config
@@ -77,11 +83,25 @@ class Schema:
         async with Database(DatabaseConfig(url=url, environment="test")) as database:
             if self._alembic_config is None and self._metadata is not None:
                 async with database.engine.begin() as connection:
+                    await _create_schemas(connection, self._metadata)
                     await connection.run_sync(self._metadata.create_all)
             if self._seed is not None:
                 async with database.session() as session:
                     await self._seed(session)
                     await session.commit()
+
+
+async def _create_schemas(connection: AsyncConnection, metadata: MetaData) -> None:
+    """Create the schemas that tables are in: in a new database there are none but the server's."""
+    names = sorted({table.schema for table in metadata.tables.values() if table.schema})
+    if names and connection.dialect.name == "sqlite":
+        raise TestingConfigurationError(
+            f"Your tables are in the schema {names[0]!r}, and SQLite has no schemas: test on "
+            "PostgreSQL. Without a URL of SQLite, the tests have an embedded one: "
+            "pip install 'reviewpoint-db[testing]'."
+        )
+    for name in names:
+        await connection.execute(CreateSchema(name, if_not_exists=True))
 
 
 def _migrate(config: Any, url: str) -> None:

@@ -10,18 +10,13 @@ import asyncpg
 from sqlalchemy import URL
 
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.testing.errors import TestingConfigurationError
 from reviewpoint_db.testing.thread import LoopThread
 
-__all__ = ["UNREACHABLE", "Files", "Home", "Server"]
+__all__ = ["Files", "Home", "Server"]
 
-#: What a server that cannot be talked to answers, a wrong password's among that.
-UNREACHABLE: Final = (
-    OSError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.CannotConnectNowError,
-)
-
+#: Where the URL comes from.
+_CORRECT: Final = "correct --db-url, REVIEWPOINT_DB_URL or DATABASE_URL"
 #: PostgreSQL's names have 63 bytes; a worker's and a clone's number come behind.
 _LONGEST_NAME: Final = 40
 
@@ -124,7 +119,14 @@ class Server:
     async def _send(self, method: str, *arguments: str) -> Any:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self.connect()
-        return await getattr(self._connection, method)(*arguments)
+        try:
+            return await getattr(self._connection, method)(*arguments)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise TestingConfigurationError(
+                f"The user of {self._config.safe_url} may not create and drop databases ({error}), "
+                "which each run of the tests does: ALTER ROLE ... CREATEDB, or name another user by "
+                "--db-url."
+            ) from error
 
     def close(self) -> None:
         """Close the connection to the server."""
@@ -133,7 +135,11 @@ class Server:
             self._owner.run(connection.close(timeout=5))
 
     async def connect(self, name: str | None = None) -> Any:
-        """Open a connection to a database; None is the server's first."""
+        """Open a connection to a database; None is the server's first.
+
+        Raises:
+            TestingConfigurationError: There is none; the message says what to do.
+        """
         url = self._config.sqlalchemy_url
         known = {
             "host": url.host,
@@ -143,7 +149,26 @@ class Server:
             "database": name or url.database,
         }
         arguments = {key: value for key, value in known.items() if value is not None}
-        return await asyncpg.connect(**{**arguments, **self._config.connect_args()})
+        try:
+            return await asyncpg.connect(**{**arguments, **self._config.connect_args()})
+        except (OSError, asyncpg.PostgresError) as error:
+            raise TestingConfigurationError(self._refused(error)) from error
+
+    def _refused(self, error: Exception) -> str:
+        url = self._config.safe_url
+        match error:
+            case asyncpg.InvalidCatalogNameError():
+                return (
+                    f"The database of {url} does not exist, and the test databases are made from "
+                    "within it: create it, or name one that exists by --db-url (postgres, say)."
+                )
+            case asyncpg.InvalidAuthorizationSpecificationError():
+                return f"{url} does not let its user in ({error}): {_CORRECT}."
+            case _:
+                return (
+                    f"{url} does not answer ({error}): start the server, or {_CORRECT}. Without any of "
+                    "them, the tests have an embedded PostgreSQL."
+                )
 
 
 class Files:

@@ -15,6 +15,7 @@ from tests.testing.ends import left
 from tests.testing.test_loops import ARRANGEMENTS, COUNT
 
 if TYPE_CHECKING:
+    from tests.support.postgres import RemoteServer
     from tests.testing.conftest import Project
 
 
@@ -53,7 +54,7 @@ def test_without_tables_the_error_says_what_to_give(sqlite_project: Project) -> 
     sqlite_project.write("test_it.py", "def test_it(db_url): pass")
     result = sqlite_project.run()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*`db_metadata`*", "*`db_alembic_config`*"])
+    result.stdout.fnmatch_lines(["*`db_metadata`*`db_alembic_config`*"])
 
 
 def test_the_seed_is_there_in_every_test_and_a_session_of_the_project_s_own_wins(
@@ -78,6 +79,62 @@ def test_the_seed_is_there_in_every_test_and_a_session_of_the_project_s_own_wins
         await add(db_session, "one")
     """
     project.passes(test, count=2)
+
+
+def test_the_models_base_class_stands_for_its_tables(sqlite_project: Project) -> None:
+    conftest = """
+    import pytest
+    from sqlalchemy.orm import DeclarativeBase
+    from tests.support.notes import metadata as tables
+
+    class Base(DeclarativeBase):
+        metadata = tables
+
+    @pytest.fixture(scope="session")
+    def db_metadata():
+        return Base
+    """
+    sqlite_project.pytester.makeconftest(conftest)
+    test = """
+    from tests.support.apps import texts
+
+    async def test_it(db_session):
+        assert await texts(db_session) == []
+    """
+    sqlite_project.passes(test)
+    sqlite_project.pytester.makeconftest(conftest.replace("return Base", "return [Base]"))
+    result = sqlite_project.passes(test, count=0, errors=1)
+    result.stdout.fnmatch_lines(["`db_metadata` returns list; *: Base.metadata*"])
+
+
+def test_the_schemas_of_tables_are_made_where_there_are_some(project: Project) -> None:
+    project.pytester.makeconftest(
+        """
+        import pytest
+        from sqlalchemy import Column, Integer, MetaData, Table
+
+        metadata = MetaData(schema="my shop")
+        Table("books", metadata, Column("id", Integer, primary_key=True))
+        Table("authors", metadata, Column("id", Integer, primary_key=True), schema="public")
+
+        @pytest.fixture(scope="session")
+        def db_metadata():
+            return metadata
+        """
+    )
+    test = """
+    from sqlalchemy import text
+
+    async def test_it(db_session):
+        assert await db_session.scalar(text('SELECT count(*) FROM "my shop".books')) == 0
+    """
+    project.write("test_it.py", test)
+    result = project.run()
+    if "postgresql" in os.environ["REVIEWPOINT_DB_URL"]:
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*schema 'my shop', and SQLite has no schemas*"])
 
 
 def test_migrations_make_the_tables(migrated_project: Project) -> None:
@@ -290,15 +347,48 @@ def test_a_fixture_that_has_the_name_of_ours_and_asks_for_none_is_left_alone(
     sqlite_project.passes(test)
 
 
-def test_a_server_that_is_not_there_is_one_error_and_no_more(
+def test_a_server_that_is_not_there_is_one_line_and_no_more(
     unconfigured: Project, place: Path
 ) -> None:
     unconfigured.write("test_it.py", "def test_it(db_url): pass")
-    result = unconfigured.run("--db-url=postgresql://nobody@127.0.0.1:1/app")
+    result = unconfigured.run("--db-url=postgresql://nobody:secret@127.0.0.1:1/app")
     result.assert_outcomes(errors=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "* ERROR at setup of test_it *",
+            "postgresql://nobody:?*@127.0.0.1:1/app does not answer (*Connect call failed*): start the server, or *",
+            "* short test summary info *",
+        ],
+        consecutive=True,
+    )
+    result.stdout.no_fnmatch_line("*secret*")
     result.stderr.no_fnmatch_line("*Traceback*")
     assert left(place) == []
+
+
+def test_what_the_server_refuses_says_what_to_do(
+    unconfigured: Project, postgres: RemoteServer, postgres_url: str
+) -> None:
+    unconfigured.write("test_it.py", "def test_it(db_url): pass")
+    database = postgres_url.rpartition("/")[2]
+    role = f"{database}-may-nothing"
+    postgres.psql(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'known'")
+    try:
+        for url, said in (
+            (postgres.url(database, user=role, password="known"), "*may not create * CREATEDB*"),
+            (postgres.url("not there"), "*does not exist*by --db-url*"),
+            (
+                postgres.url(database, user="nobody"),
+                "*does not let its user in*: correct --db-url*",
+            ),
+        ):
+            result = unconfigured.run(f"--db-url={url}")
+            result.assert_outcomes(errors=1)
+            result.stdout.fnmatch_lines([said])
+            result.stdout.no_fnmatch_line("*Traceback*")
+    finally:
+        postgres.psql(f'DROP ROLE "{role}"')
 
 
 @pytest.mark.parametrize(

@@ -497,14 +497,47 @@ def test_a_statement_that_fails_and_ends_the_transaction_is_named(sqlite_project
                 await session.execute(text("INSERT OR ROLLBACK INTO notes (text) VALUES ('one')"))
     """
     result = sqlite_project.passes(test, errors=1)
-    result.stdout.fnmatch_lines(["*INSERT OR ROLLBACK*, outside of the sandbox*"])
+    result.stdout.fnmatch_lines(["*INSERT OR ROLLBACK*, which ended the sandbox*"])
 
 
 def test_a_commit_that_escapes_is_named_and_repaired(project: Project) -> None:
     project.write("test_it.py", ESCAPES)
     result = project.run()
     result.assert_outcomes(passed=3, errors=2)
-    result.stdout.fnmatch_lines(["*the culprit executed 'COMMIT', outside of the sandbox*"])
+    result.stdout.fnmatch_lines(["the culprit executed 'COMMIT', which ended the *, or db_clone."])
+
+
+def test_what_a_test_failed_with_is_said_once(sqlite_project: Project) -> None:
+    test = """
+    import asyncio
+    import unittest
+    import pytest
+    from sqlalchemy import text
+    from reviewpoint_db import Database
+
+    async def escape():
+        async with Database() as database, database.session() as session:
+            await session.execute(text("COMMIT"))
+
+    async def test_session(db_session):
+        await db_session.execute(text("COMMIT"))
+
+    @pytest.mark.db
+    class TestCase(unittest.TestCase):
+        def test_cause(self):
+            try:
+                asyncio.run(escape())
+            except Exception as error:
+                raise RuntimeError from error
+
+    async def test_that_fails_with_something_else(db_sandbox):
+        with pytest.raises(Exception):
+            await escape()
+        raise AssertionError
+    """
+    result = sqlite_project.passes(test, count=0, failed=3, errors=1)
+    line = "E *SandboxEscapeError: The test's session executed 'COMMIT', which ended the sandbox*"
+    result.stdout.fnmatch_lines([line])
 
 
 def test_a_connection_that_outlives_its_test_is_refused(postgres_project: Project) -> None:
