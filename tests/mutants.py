@@ -996,7 +996,7 @@ MUTANTS = [
         "connect_args.py",
         '        "command_timeout": config.query_timeout,\n',
         "",
-        *contract("rollback", "beyond_its_time_limit"),
+        *contract("errors", "beyond_its_time_limit"),
     ),
     Mutant(
         "idle connections are not pinged",
@@ -1254,14 +1254,14 @@ MUTANTS = [
         "litestar/errors.py",
         "    headers = {} if retry is None else ",
         "    headers = {} if True else ",
-        *contract("rollback", "55P03"),
+        *contract("errors", "55P03"),
     ),
     Mutant(
         "a 503 of Starlette has no Retry-After",
         "starlette/errors.py",
         "        if answer.retry_after is not None:\n",
         "        if False:\n",
-        *contract("rollback", "55P03", STARLETTE),
+        *contract("errors", "55P03", STARLETTE),
     ),
     Mutant(
         "in Litestar nobody answers once a response was begun",
@@ -1292,7 +1292,7 @@ MUTANTS = [
         "engine_errors.py",
         "    if isinstance(error, Exception):\n        scrub(error)\n",
         "    if False:\n        scrub(error)\n",
-        *contract("rollback", "not_shown", STARLETTE),
+        *contract("errors", "not_shown", STARLETTE),
     ),
     Mutant(
         "parameters are shown",

@@ -14,7 +14,9 @@ import pytest
 import pytest_asyncio
 
 from tests.contract.apps import tables
-from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, World, client_of, through
+from tests.contract.case import Case, client_of
+from tests.contract.stack import LEFT_BEHIND, Kind, Stack
+from tests.contract.world import World, through
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -10,7 +10,8 @@ import pytest
 from tests.contract.kinds import everywhere, kinds, on_postgresql
 
 if TYPE_CHECKING:
-    from tests.contract.stack import Case, Seen, World
+    from tests.contract.case import Case, Seen
+    from tests.contract.world import World
 
 MAY_BE_STORED = "may have been stored"
 # With its semicolon, since "BEGIN ISOLATION LEVEL READ COMMITTED" is none.

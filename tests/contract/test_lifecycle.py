@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.stack import (
-    ADAPTERS,
-    LEFT_BEHIND,
-    MODES,
-    PATIENCE,
-    Case,
-    Kind,
-    Stack,
-    client_of,
-)
+from tests.contract.case import PATIENCE, Case, client_of
+from tests.contract.stack import ADAPTERS, LEFT_BEHIND, MODES, Kind, Stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.contract.stack import World
+    from tests.contract.world import World
 
 KINDS = [Kind(adapter, mode) for adapter in ADAPTERS for mode in MODES]
 lifecycles = pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -18,12 +18,13 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from tests.contract.stack import LEFT_BEHIND, Case, Kind, Stack, client_of
+from tests.contract.case import Case, client_of
+from tests.contract.stack import LEFT_BEHIND, Kind, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from tests.contract.stack import World
+    from tests.contract.world import World
 
 CLIENTS = 32
 

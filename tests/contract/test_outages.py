@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.contract.kinds import everywhere, on_postgresql
-from tests.contract.stack import through
+from tests.contract.world import through
 
 if TYPE_CHECKING:
-    from tests.contract.stack import Case, Seen, World
+    from tests.contract.case import Case, Seen
+    from tests.contract.world import World
 
 
 async def _fill(case: Case, requests: int) -> None:

@@ -14,7 +14,7 @@ from tests.contract.kinds import everywhere, on_postgresql
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.contract.stack import Case
+    from tests.contract.case import Case
 
 UNAVAILABLE = "The database is unavailable. Please try again."
 

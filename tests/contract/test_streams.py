@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.contract.kinds import everywhere, on_postgresql
 
 if TYPE_CHECKING:
-    from tests.contract.stack import Case
+    from tests.contract.case import Case
 
 PIECES = ["0", "1", "2", "3", "4"]
 

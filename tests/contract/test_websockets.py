@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.contract.kinds import everywhere
 
 if TYPE_CHECKING:
-    from tests.contract.stack import Case
+    from tests.contract.case import Case
 
 
 async def _close_code(case: Case, name: str) -> int:

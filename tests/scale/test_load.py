@@ -13,7 +13,7 @@ from tests.contract.test_load import LOADS, no_answer_lies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.contract.stack import World
+    from tests.contract.world import World
     from tests.support.run import Run
 
 SECONDS = 20.0

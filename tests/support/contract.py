@@ -14,7 +14,7 @@ def contract_holds(through: str, selected: str, *, at_least: int) -> None:
     """Run a part of tests/contract in a pytest of its own, and expect it to pass.
 
     Args:
-        through: What is in between: `CONTRACT_THROUGH` of tests/contract/stack.py.
+        through: What is in between: `CONTRACT_THROUGH` of tests/contract/world.py.
         selected: Which tests, as pytest's `-k`.
         at_least: More than so many tests, so that none is left out unnoticed.
     """

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tests.contract.stack import Kind, client_of
+from tests.contract.case import client_of
+from tests.contract.stack import Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
