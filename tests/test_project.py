@@ -78,18 +78,47 @@ def test_the_lowest_versions_allowed_are_those_that_are_tested(requirement: Requ
     assert pinned.release[: len(lowest[0].release)] == lowest[0].release
 
 
-def test_no_registry_is_named_anywhere() -> None:
+def tracked() -> list[str]:
+    """The files of the repository."""
     listing = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     )
+    return listing.stdout.splitlines()
+
+
+def test_no_registry_is_named_anywhere() -> None:
     pattern = re.compile(r"(index-url|find-links|files\.python" + r"hosted|pypi\.(org|io))")
     named = [
         name
-        for name in listing.stdout.splitlines()
+        for name in tracked()
         if name != "tests/test_project.py"
         and pattern.search((ROOT / name).read_text(errors="replace"))
     ]
     assert named == []
+
+
+@pytest.mark.parametrize("guide", ["CONTRIBUTING.md", "tests/contract/README.md"])
+def test_the_files_that_a_guide_for_developers_names_exist(guide: str) -> None:
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+(?:\.py|\.md|\.toml|\.txt|/))`", text)) - {"build/"}
+    assert len(named) > 10
+    files = [f"/{name}" for name in tracked()]
+    # A folder's name ends with a slash; both may be told without the folder around them.
+    missing = {
+        name
+        for name in named
+        if not any(
+            f"/{name}" in file if name[-1] == "/" else file.endswith(f"/{name}") for file in files
+        )
+    }
+    assert missing == set()
+
+
+def test_every_test_of_the_contract_is_in_its_index() -> None:
+    index = (ROOT / "tests/contract/README.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / "tests/contract").glob("test_*.py")}
+    assert modules
+    assert {name for name in modules if f"`{name}`" not in index} == set()
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +173,7 @@ def test_the_sdist_holds_every_file_of_the_repository(tmp_path: Path) -> None:
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         held = {member.name.partition("/")[2] for member in opened if member.isfile()}
-    listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert held >= set(listing.stdout.splitlines())
+    assert held >= set(tracked())
     assert "PKG-INFO" in held
 
 
