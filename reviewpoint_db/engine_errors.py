@@ -41,7 +41,7 @@ def translate_errors(engine: Engine, backend: Backend, config: DatabaseConfig) -
 
     Args:
         engine: The engine; its dialect must be its own.
-        backend: The driver's answers.
+        backend: The driver's `Backend`.
         config: The settings that the errors name.
     """
     #: Drivers' connections that met an error, since which nobody asked about their transaction.

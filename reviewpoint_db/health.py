@@ -1,4 +1,4 @@
-"""Is the database there? An answer within a deadline, whatever state everything else is in.
+"""Health checks: whether the database can be reached, answered within a deadline in any state.
 
 Three things make the answer trustworthy: however many ask at once, one check runs (single flight);
 it ends at its deadline, also against a server that says nothing; and when the pool is full it goes

@@ -1,4 +1,4 @@
-"""What the last health check found out, for those who do not ask again; what changed is logged."""
+"""The last health report, for callers that do not check again; a change of it is logged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HealthMemory:
         return time.monotonic() - self.at
 
     def note(self, report: HealthReport) -> None:
-        """Take a report; who turned unhealthy, or healthy again, has a line in the log."""
+        """Keep a report, and log which checks have begun or ceased to fail."""
         self.report, self.at = report, time.monotonic()
         connection = report.checks[0]
         if connection.status == "unhealthy":

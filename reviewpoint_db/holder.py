@@ -1,4 +1,4 @@
-"""Who has a connection out of the pool, and what becomes of it there."""
+"""Holder: who has a connection of the pool or waits for one, and what it does with it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Work:
 
 
 class Holder:
-    """Who has a connection out of the pool, or waits for one, and since when (monotonic seconds).
+    """Who has a connection of the pool, or waits for one, and since when (monotonic seconds).
 
-    It is made at every checkout, so it notes no more than where to look when somebody asks.
+    One is made at every checkout, so it keeps references only, and is described when somebody asks.
 
     Args:
         since: When it got the connection, or began to wait.
         driver: The driver's connection.
-        backend: The answers of that driver.
+        backend: That driver's `Backend`.
         database: The name of its database, of which the request has a unit of work.
     """
 

@@ -10,8 +10,9 @@ place in the engine; this subclass replaces the queue behind it:
   it is trusted.
 * *Observed*: every wait, use, opening and closing is recorded in the `Activity`.
 
-`timeout` is one deadline for queue, connect, verification and retries. Connections are opened and
-closed in tasks of the pool, so that whoever waits may leave at any moment (`slots.py`).
+`timeout` is one deadline for queue, connect, verification and retries. `slots.py` decides who gets a
+connection next; `supply.py` opens and closes connections in tasks of its own, so that whoever waits
+can be cancelled at any moment.
 
 The private names of SQLAlchemy that this needs are `_do_get`, `_do_return_conn`,
 `_create_connection` and `_invoke_creator` (the extension points of a pool), the lock of an adapted
@@ -61,7 +62,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         ping_after_idle: Seconds of idleness after which a checkout pings.
         connect_timeout: Seconds for one connect or one ping.
         queue_target: Seconds of waiting at which an overload begins; 0 for never.
-        backend: The driver's answers.
+        backend: The driver's `Backend`.
         activity: Where everything is recorded.
         **kw: Passed to SQLAlchemy's pool.
 
@@ -142,7 +143,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         return now - pooled.idle_since <= self._ping_after_idle and self._sound(pooled, now)
 
     def _sound(self, pooled: Pooled, now: float) -> bool:
-        """Whether nothing is known against a connection."""
+        """Whether a connection is not too old, not suspect, not closed, and not in use."""
         return (
             now < pooled.retire_at
             and pooled.idle_since > self._suspect_since
@@ -174,7 +175,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
         return pooled
 
     def _verified(self, pooled: Pooled, deadline: float) -> bool:
-        """Say whether a connection may be used; else it is closed, and its slot becomes free."""
+        """Return whether a connection may be used; else close it, which frees its slot."""
         if self._backend.is_closed(pooled.driver):
             self._supply.discard(pooled, "lost")
         elif self._unclean(pooled):
@@ -286,7 +287,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             await_only(self._supply.end_tasks())
 
     def dismiss(self, why: str) -> None:
-        """Cut all that is in use and fail all who wait: there is another server for them."""
+        """Cut the connections in use and fail the waiters: they can use another server."""
         self.suspect()
         self.terminate()
         self._slots.dismiss(lambda: DatabaseUnavailableError(why))

@@ -54,7 +54,7 @@ class Pooled:
         self.look()
 
     def look(self) -> None:
-        """Look at what SQLAlchemy has in the record now: it may have replaced it."""
+        """Read the connection from the record, in which SQLAlchemy may have replaced it."""
         self.idle_since = time.monotonic()
         early = random.random() * _LIFETIME_JITTER
         self.retire_at = (
@@ -100,7 +100,7 @@ async def open_record(pool: Pool, backend: Backend, timeout: float) -> Connectio
 
     Args:
         pool: Whose settings and listeners are used.
-        backend: The driver's answers.
+        backend: The driver's `Backend`.
         timeout: Seconds, for the connect and all that listeners do with the new connection.
 
     Raises:

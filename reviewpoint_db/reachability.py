@@ -43,9 +43,9 @@ class _Activity(Protocol):
 
 
 class Reachability:
-    """What the last attempt to reach a database met; its two turns are told, and nothing between.
+    """Whether the last attempt to reach a database succeeded; it is logged when that changes.
 
-    It hears of connects and of health checks. No request's statement or checkout comes by here.
+    Connects and health checks report to it; statements and checkouts do not.
 
     Example:
         >>> reachability = Activity("default").reachability

@@ -1,7 +1,8 @@
 """Read sessions: they refuse to write, cost no BEGIN and return their connection after each statement.
 
-They use the same pool by another face of the engine, which is in autocommit; a stream of rows, which
-needs a transaction, has a second one. With replicas a read session chooses its host first.
+They use the same pool by an engine that is derived from the usual one (`execution_options`) and is in
+autocommit. A stream of rows needs a transaction, and has a second derived engine. Where there are
+replicas, a read session chooses its host at its first statement.
 
 Tasks may share a read session, as dependencies do that are resolved at once: they take turns, and
 each turn has its connection for itself.
@@ -20,7 +21,13 @@ from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
 from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
 from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError
-from reviewpoint_db.session import BoundSession, SessionMixin, assemble, over, state_of
+from reviewpoint_db.session import (
+    BoundSession,
+    SessionMixin,
+    assemble,
+    closed_error,
+    state_of,
+)
 from reviewpoint_db.turns import Turns
 
 __all__ = [
@@ -62,7 +69,7 @@ class _ReadingSession(BoundSession):
     streaming_engine_of_this_loop: ClassVar[Callable[[], Engine]]
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
-        """Return the stream's engine while there is one, else a second connection were needed."""
+        """Return the engine for reads; while a stream is open, its engine, and so its connection."""
         bind = super().get_bind(*args, **kwargs)
         if state_of(self).streaming and bind is type(self).engine_of_this_loop():
             return type(self).streaming_engine_of_this_loop()
@@ -185,16 +192,16 @@ class _ReplicaSession(_ReadingSession):
         """Return the engine of this session's host."""
         state = state_of(self)
         if state.ended:
-            raise over()
+            raise closed_error()
         if kwargs.get("bind") is not None or self.bind is not None:
             return SyncSession.get_bind(self, *args, **kwargs)
-        return self.streaming_bind() if state.streaming else self._face(read_engine_of)
+        return self.streaming_bind() if state.streaming else self._derived_engine(read_engine_of)
 
     def streaming_bind(self) -> Engine:
         """Return the engine of a stream from this session's host."""
-        return self._face(_streaming_engine_of)
+        return self._derived_engine(_streaming_engine_of)
 
-    def _face(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
+    def _derived_engine(self, of: Callable[[AsyncEngine], AsyncEngine]) -> Engine:
         state = state_of(self)
         writer = state.writer
         if writer is not None and writer.stored and state.required_lsn != MAX_LSN:
@@ -261,7 +268,7 @@ def make_read_session_class(
 
 
 def read_engine_of(engine: AsyncEngine) -> AsyncEngine:
-    """Return the face of an engine that read sessions use: the same pool, autocommit, no writes."""
+    """Return an engine's derived engine for reads: the same pool, autocommit, no writes."""
     return _derived(engine, "read", _make_read_engine)
 
 
@@ -272,12 +279,12 @@ def _streaming_engine_of(engine: AsyncEngine) -> AsyncEngine:
 def _derived(
     engine: AsyncEngine, name: str, make: Callable[[AsyncEngine], AsyncEngine]
 ) -> AsyncEngine:
-    """Make a face of an engine once, and keep it with the engine."""
-    faces: dict[str, AsyncEngine] = engine.sync_engine.__dict__.setdefault("_reviewpoint_db", {})
-    face = faces.get(name)
-    if face is None:
-        face = faces[name] = make(engine)
-    return face
+    """Derive an engine once, and keep it with the one that it is derived from."""
+    derived: dict[str, AsyncEngine] = engine.sync_engine.__dict__.setdefault("_reviewpoint_db", {})
+    found = derived.get(name)
+    if found is None:
+        found = derived[name] = make(engine)
+    return found
 
 
 def _make_read_engine(engine: AsyncEngine) -> AsyncEngine:

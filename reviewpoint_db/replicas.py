@@ -131,7 +131,7 @@ class Replicas:
         return usable[self._turn % len(usable)]
 
     def tell(self, number: int, seen: Seen) -> None:
-        """Take what a host said."""
+        """Take what the watch has measured at a host; called in its thread."""
         host = self.hosts[number]
         before, host.seen = host.seen, seen
         host.lost = False
@@ -153,7 +153,7 @@ class Replicas:
             host.cut()
 
     def lost(self, source: ReadSource) -> bool:
-        """Take a replica out at once, whose connection was lost, until it answers the watch."""
+        """Take a replica out whose connection was lost, until it answers the watch."""
         if isinstance(source, Replica):
             source.lost = True
             self._set(source, usable=False)

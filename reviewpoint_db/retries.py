@@ -1,4 +1,4 @@
-"""Transactions that are repeated when they lost against another one."""
+"""Repeats a transaction after a serialization failure or a deadlock."""
 
 from __future__ import annotations
 

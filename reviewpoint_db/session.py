@@ -43,8 +43,8 @@ __all__ = [
     "SessionState",
     "assemble",
     "awaits_commit",
+    "closed_error",
     "make_session_class",
-    "over",
     "state_of",
 ]
 
@@ -119,7 +119,7 @@ class BoundSession(SyncSession):
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         """Return the running loop's engine, unless the caller names another bind."""
         if state_of(self).ended:
-            raise over()
+            raise closed_error()
         if kwargs.get("bind") is not None or self.bind is not None:
             return super().get_bind(*args, **kwargs)
         return type(self).engine_of_this_loop()
@@ -242,7 +242,7 @@ def _remember_stored(session: SyncSession) -> None:
 
 
 def _remember_unknown(session: SyncSession, _previous: object) -> None:
-    """Take for stored what may be: whoever looks whether it is must not ask a replica."""
+    """Count what may be stored as stored: a client that looks for it must not ask a replica."""
     state = state_of(session)
     unknown = isinstance(sys.exception(), CommitOutcomeUnknownError)  # why it is rolled back
     if unknown and state.wrote == "perhaps" and not session.in_nested_transaction():
@@ -324,8 +324,8 @@ def assemble(
     return made
 
 
-def over() -> SessionClosedError:
-    """Return the error of whoever uses a session after its end."""
+def closed_error() -> SessionClosedError:
+    """Return the error for the use of a session after its end."""
     return SessionClosedError(
         "This session belongs to a request or block that is over. Use it inside of that, "
         "or open one for the later work: `async with database.session() as session`."
@@ -339,7 +339,7 @@ def _remember_connection(
     if state.ended:
         # A task that shares the session waited for this connection when the session was ended.
         connection.close()
-        raise over()
+        raise closed_error()
     # Only what is still out counts: a long-lived session has any number of transactions.
     state.connections = [held for held in state.connections if not held.closed]
     state.connections.append(connection)

@@ -1,8 +1,8 @@
-"""Slots: who may have a connection next. The fair queue behind the pool, free of SQLAlchemy.
+"""Slots: the fair queue behind the pool. It decides who gets a connection, and when one is opened.
 
-Whoever finds no idle connection waits in the order of arrival. Whatever becomes free goes to the
-first who waits, be it that another one gave it back or that it was opened meanwhile: an opening
-belongs to the pool, not to the one who waits, whose cancellation or deadline cannot disturb it.
+A task that finds no idle connection waits, and waiters are served in the order of their arrival, by a
+connection that was returned or by one that was opened meanwhile. An opening belongs to the pool and
+not to a waiter: it goes on when the waiter is cancelled or its deadline passes.
 
 A *slot* is the right to have one connection open, and there are `limit` of them. While the database
 accepts no connections, one slot is used at a time, after a pause that doubles: the probe.
@@ -37,7 +37,7 @@ class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the erro
 
 
 class _Waiter(Generic[C]):
-    """One who waits, with the ticket of his arrival, and what he is woken with."""
+    """A waiting task: the ticket of its arrival, and the connection or error that it is woken with."""
 
     __slots__ = ("connection", "deadline", "error", "since", "ticket", "woken")
 
@@ -67,8 +67,8 @@ class Slots(Generic[C]):
         limit: How many connections may be open; `float("inf")` for no limit.
         open_one: Begins to open a connection and returns at once. It reports by `opened`,
             `failed`, `refused` or `gave_up`.
-        queue_target: Seconds of waiting; longer ones are refused while all wait longer. 0: none.
-        kept: Called when a connection became idle.
+        queue_target: Seconds of waiting; while all wait longer, late ones are refused (`Standing`). 0: none.
+        kept: Called when a connection has become idle.
 
     Example:
         >>> connection = slots.take() or await slots.wait(ticket, deadline)
@@ -95,7 +95,7 @@ class Slots(Generic[C]):
         self.full_since: float | None = None
         #: Why the last attempt to connect failed, while none succeeds.
         self.outage: Exception | None = None
-        #: Grows when all is forgotten: what was begun before reports to nobody.
+        #: Grows with each `forget()`: what was begun before does not report any more.
         self.generation = 0
         self._open_one = open_one
         self._kept = kept
@@ -127,7 +127,7 @@ class Slots(Generic[C]):
         """Queue behind all smaller tickets until a connection is handed over.
 
         Args:
-            ticket: The arrival; whoever queues again keeps it, and with it the place.
+            ticket: The number of the arrival. A task that queues again keeps it, and so its place.
             deadline: By the loop's clock.
 
         Raises:
@@ -162,10 +162,10 @@ class Slots(Generic[C]):
         return waiter.connection
 
     def _refuse_if_crowded(self, newcomer: _Waiter[C], standing: Standing) -> None:
-        """Refuse at once who would wait in vain: it costs him no time, and us no timer."""
+        """Refuse a newcomer at once if the queue is an overload and has no place left."""
         waiters = self._waiters
         crowded = len(waiters) >= max(standing.places, self.limit)
-        if crowded and waiters[-1].ticket < newcomer.ticket:  # else he was served before
+        if crowded and waiters[-1].ticket < newcomer.ticket:  # else it was served before
             standing.refused(newcomer.since)
             raise DeadlinePassed
 
@@ -176,7 +176,7 @@ class Slots(Generic[C]):
         self._waiters.insert(place, waiter)
 
     def _expire_at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that who waits in vain until a deadline is told so then."""
+        """Have the timer run at this deadline, or at an earlier one for which it is set."""
         if self._expiry is not None:
             if self._expires_at <= deadline:
                 return
@@ -195,7 +195,7 @@ class Slots(Generic[C]):
                 self._expire_at(waiter.deadline, loop)
 
     def _first(self) -> _Waiter[C] | None:
-        """Return the first who still waits: one that was cancelled may not have run since."""
+        """Return the first that still waits: one that was cancelled may not have run since."""
         waiters = self._waiters
         while waiters:
             if not waiters[0].woken.done():
@@ -204,7 +204,7 @@ class Slots(Generic[C]):
         return None
 
     def offer(self, connection: C) -> None:
-        """Give a connection to the first who waits, or keep it as idle."""
+        """Give a connection to the first waiter, or keep it as idle."""
         waiter = self._first() if self._waiters else None
         if waiter is not None and self._standing is not None:
             waiter = self._first_in_time(waiter, self._standing)
@@ -218,7 +218,7 @@ class Slots(Generic[C]):
         waiter.woken.set_result(None)
 
     def _first_in_time(self, waiter: _Waiter[C], standing: Standing) -> _Waiter[C] | None:
-        """Return the first whose client may still be there; those before him are refused."""
+        """Return the first that has not waited for too long; refuse those before it."""
         now = asyncio.get_running_loop().time()
         standing.served(now, now - waiter.since, left=len(self._waiters) > 1)
         first: _Waiter[C] | None = waiter
@@ -235,13 +235,13 @@ class Slots(Generic[C]):
         self._grow()
 
     def dismiss(self, error: Callable[[], Exception]) -> None:
-        """Fail all who wait, each with an error of its own; whoever comes now waits as before."""
+        """Fail all waiters, each with an error of its own; those that come later wait as usual."""
         for waiter in self._waiters:
             if not waiter.woken.done():
                 waiter.fail(error())
 
     def forget(self) -> None:
-        """Begin anew, without those who waited in a loop that is closed."""
+        """Start again with no connection and no waiter, since their loop is closed."""
         self.idle.clear()
         self._waiters.clear()
         self.total = self.opening = 0
@@ -251,7 +251,7 @@ class Slots(Generic[C]):
     # -- opening ------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        """Open connections for those who wait, as far as the limit allows; probe in an outage."""
+        """Open connections for the waiters, as far as the limit allows; in an outage, probe."""
         if self.outage is not None:
             if self._probe is None and not self.opening:
                 self._schedule_probe()
@@ -283,7 +283,7 @@ class Slots(Generic[C]):
         self.free()
 
     def refused(self, error: Exception) -> None:
-        """Note that the database refuses our connections, and tell the first who waits."""
+        """Note that the database refuses our connections, and fail the first waiter."""
         self.opening -= 1
         self._end_outage()
         waiter = self._first()
@@ -292,7 +292,7 @@ class Slots(Generic[C]):
         self.free()
 
     def gave_up(self) -> None:
-        """Note that an opening was abandoned, without a word from the database."""
+        """Note that an opening was cancelled before the database answered."""
         self.opening -= 1
         self.free()
 
@@ -306,7 +306,7 @@ class Slots(Generic[C]):
         )
 
     def _send_probe(self) -> None:
-        """Try to connect for those who wait; when nobody waits, the next arrival will."""
+        """Try to connect for the waiters; where there are none, the next arrival will."""
         self._probe = None
         if self.waiting:
             self._open()

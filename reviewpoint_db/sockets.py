@@ -63,7 +63,7 @@ class SocketRefusal:
         scope[_REFUSAL] = self
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application's on; a close that stands for an outage says so."""
+        """Pass a message of the application on; a close because of an outage gets a code that says so."""
         kind = message["type"]
         if kind == "websocket.close" and self.failure is not None:
             failure, self.failure = self.failure, None

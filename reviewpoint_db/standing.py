@@ -1,4 +1,4 @@
-"""Standing: when a queue is an overload, and how many may wait in it then. On paper, no I/O."""
+"""Standing: whether a queue is an overload, and how many may wait in it then. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _WINDOW: Final = 0.5
 class Standing:
     """Whether the queue is one that stands: CoDel's rule, as Elixir's db_connection has it.
 
-    A burst makes a queue that goes away. One in which nobody is served within the target for a
-    whole window stays, and each who waits in it has less of what his client grants him. It ends
-    when somebody is served in time, or nobody waits, and nobody had to be refused for a window:
-    who is refused makes the queue short, and that says nothing.
+    A burst makes a queue that goes away. A queue in which nobody is served within the target for a
+    whole window stands, and its waiters use up the time that their clients allow. It no longer stands
+    when a waiter is served in time or none is left, and none was refused for a window: refusals make
+    the queue short without ending the overload.
 
     Args:
-        target: Seconds that are no harm.
+        target: Seconds of waiting that are acceptable.
     """
 
     def __init__(self, target: float) -> None:

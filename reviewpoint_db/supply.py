@@ -1,7 +1,7 @@
 """Supply: the tasks that open and close a pool's connections, apart from those who use them.
 
-Whoever waits for a connection may leave at any moment: the opening goes on, and what it opened
-goes to the next. Nobody waits for a close either, but the end of the whole pool.
+An opening goes on when the task that waits for it is cancelled, and its connection goes to the next
+one. No request waits for a close; the disposal of the pool does, for a limited time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ UNFIT: Final = ("lost", "ping_failed", "invalidated", "unclean")
 
 
 class Supply:
-    """What stands behind a pool: its slots, and the tasks that fill and empty them.
+    """The slots of a pool, and the tasks that open and close its connections.
 
     Args:
         pool: Whose settings and listeners new connections get.
@@ -46,7 +46,7 @@ class Supply:
         lifetime: Seconds after which a connection is replaced, -1 for never.
         idle_timeout: Seconds after which an idle burst connection is closed.
         connect_timeout: Seconds for one connect.
-        backend: The driver's answers.
+        backend: The driver's `Backend`.
         activity: Where everything is recorded.
         queue_target: As in `Slots`.
     """
@@ -135,14 +135,14 @@ class Supply:
                 self.abandon_one(pooled)
 
     def _tell(self, generation: int, what: Callable[[], None]) -> bool:
-        """Report to the slots, unless they have forgotten all that was begun: the pool was abandoned."""
+        """Report to the slots, unless the pool was abandoned meanwhile; return whether it was not."""
         if generation != self.slots.generation:
             return False
         what()
         return True
 
     def _keep(self) -> None:
-        """See to it that what became idle is closed one day, or now in a disposed pool."""
+        """Schedule the upkeep of what has become idle; in a disposed pool, close it."""
         if self.disposed:
             self.close_idle()
         elif self._upkeep is None:
@@ -152,7 +152,7 @@ class Supply:
             )
 
     def _maintain(self) -> None:
-        """Retire what is idle for too long, too old or dead; runs while anything is idle."""
+        """Close what is dead, too old or idle for too long; runs while anything is idle."""
         self._upkeep = None
         now = time.monotonic()
         surplus = self.slots.total - self._size
@@ -174,7 +174,7 @@ class Supply:
     # -- closing ----------------------------------------------------------------------------
 
     def discard(self, pooled: Pooled, reason: CloseReason) -> None:
-        """Cut a connection that is not to be trusted, without a word to the server."""
+        """Cut a connection that cannot be trusted, without saying goodbye to the server."""
         self._backend.terminate(pooled.driver)
         self.close_soon(pooled, reason)
 
@@ -198,11 +198,11 @@ class Supply:
             self._tell(generation, self.slots.free)
 
     def retire(self) -> None:
-        """Cut what nobody uses, and let nothing that is being opened be used."""
+        """Cut the idle connections, and have those that are being opened replaced at their checkout."""
         self.retired_at = time.monotonic()
         self._retirements += 1
         while self.slots.idle:
-            # Not a word to the server: it may be frozen, and the slots are needed.
+            # No goodbye to the server: it may be frozen, and the slots are needed.
             self.discard(self.slots.idle.popleft(), "invalidated")
 
     def close_idle(self) -> None:
@@ -245,7 +245,7 @@ class Supply:
         return True
 
     def abandon(self) -> None:
-        """Cut what is idle or being closed, in a loop that is closed, or does not get to it."""
+        """Cut what is idle or being closed, when the loop is closed or hangs."""
         for pooled in self.slots.idle:
             self.abandon_one(pooled)
         for pooled in self.closings.values():  # counted already

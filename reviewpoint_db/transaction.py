@@ -245,7 +245,7 @@ class UnitOfWork:
             self._warn_of_lost_changes()
 
     def close(self) -> None:
-        """End what was never used, or is released: nothing to send, so nothing to wait for."""
+        """End a unit of work that was never used, or whose sessions are released; no I/O."""
         self._released = True
         self._terms.database.activity.request_ended(self)
         # The scope has this unit, and each request would leave the two to the garbage collector.

@@ -1,4 +1,4 @@
-"""Turns: those who use one session at the same time have it one after the other."""
+"""Turns: a fair, reentrant lock for the tasks that share one session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _within: Final[ContextVar[tuple[object, ...]]] = ContextVar("reviewpoint_db_turn
 
 
 class Turns:
-    """One at a time, in the order of arrival; what is called inside of a turn belongs to it.
+    """Runs one piece of work at a time, in the order of arrival; work inside of a turn belongs to it.
 
     Example:
         >>> turns = Turns()

@@ -51,7 +51,7 @@ async def open_unpooled(pool: Pool, backend: Backend, *, timeout: float) -> Asyn
 
     Args:
         pool: Whose settings and listeners are used.
-        backend: The driver's answers.
+        backend: The driver's `Backend`.
         timeout: Seconds for opening it; what is left of them is for closing it.
     """
     deadline = time.monotonic() + timeout

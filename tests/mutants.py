@@ -935,7 +935,7 @@ MUTANTS = [
     Mutant(
         "a connection that arrives after the end is kept",
         "session.py",
-        "        connection.close()\n        raise over()\n",
+        "        connection.close()\n        raise closed_error()\n",
         "        pass\n",
         "tests/test_session.py",
         "arrives_after_the_end",

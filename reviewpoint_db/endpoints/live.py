@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reviewpoint_db.endpoints.headline import headline
+from reviewpoint_db.endpoints.merge import (
+    all_hosts,
+    all_waiters,
+    all_workers,
+    latest_notices,
+    slowest_statements,
+)
 from reviewpoint_db.endpoints.reply import Reply, json_reply
 from reviewpoint_db.endpoints.report import (
     MOST_BLAMED,
@@ -23,13 +30,6 @@ from reviewpoint_db.endpoints.report import (
     HolderReport,
     WorkerReport,
     route_of,
-)
-from reviewpoint_db.endpoints.together import (
-    all_hosts,
-    all_waiters,
-    all_workers,
-    latest_notices,
-    slowest_statements,
 )
 from reviewpoint_db.endpoints.worker import encoded, worker_report
 from reviewpoint_db.history import INTERVAL, Gauges, merged

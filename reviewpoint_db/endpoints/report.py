@@ -1,4 +1,4 @@
-"""What one process tells of its pools and of who holds their connections."""
+"""The report of one process, for the live page: its pools, holders, statements and warnings."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _DONE_BY_THE_POOL = ("pool_pre_ping", "pool_use_lifo", "hide_parameters")
 
 
 async def leave_to_unit_of_work(message: Message, scope: Scope) -> None:
-    """Stand where advanced-alchemy closes the session at the response's start."""
+    """Do nothing, where advanced-alchemy would close the session at the response's start."""
 
 
 class SQLAlchemyAsyncConfig(_AlchemyConfig):

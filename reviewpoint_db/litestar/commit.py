@@ -1,4 +1,4 @@
-"""advanced-alchemy's `before_send_handler`, told in our terms: who commits, and at which status."""
+"""Reads advanced-alchemy's `before_send_handler`: who commits, and at which status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What advanced-alchemy gives its own session maker, given to ours."""
+"""Gives our session maker the settings and listeners of advanced-alchemy's own."""
 
 from __future__ import annotations
 

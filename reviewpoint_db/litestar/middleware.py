@@ -1,4 +1,4 @@
-"""Where the unit of work meets Litestar: its sessions, its names for things, its error handlers."""
+"""What the middlewares need of Litestar: a handler's name, its exception handlers, its cache."""
 
 from __future__ import annotations
 

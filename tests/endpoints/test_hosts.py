@@ -10,8 +10,8 @@ import pytest
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.hosts import host_reports
+from reviewpoint_db.endpoints.merge import all_hosts
 from reviewpoint_db.endpoints.report import HostReport, WorkerReport
-from reviewpoint_db.endpoints.together import all_hosts
 from reviewpoint_db.engine import host_notes
 from reviewpoint_db.history import Gauges
 from reviewpoint_db.hosts import HEAD_START, HostNotes, Met

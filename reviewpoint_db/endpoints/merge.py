@@ -1,4 +1,4 @@
-"""What the worker processes of a host say, as one."""
+"""Merges the reports of a host's worker processes, for the live page."""
 
 from __future__ import annotations
 
