@@ -9,6 +9,9 @@
 | `own_url`      | the URL of an empty database on that                                           |
 | `sqlite_url`   | the URL of a database file that does not exist yet                             |
 | `database_url` | the test runs twice: with `sqlite_url` and with `postgres_url`                 |
+| `lines`        | what is logged from INFO on, as `LEVEL|message`                                |
+| `authority`    | an authority that issues certificates for TLS; `stranger` is another one       |
+| `certificate`  | the server's by `authority`, for `localhost` and not for 127.0.0.1             |
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from loguru import logger
 
 from tests.support.run import Run
+from tests.support.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,3 +131,26 @@ def database_url(request: pytest.FixtureRequest) -> str:
     name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(name)
     return url
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    found: list[str] = []
+    sink = logger.add(found.append, level="INFO", format="{level}|{message}")
+    yield found
+    logger.remove(sink)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> Path:
+    return authority.issue("server", subject="database", names="DNS:localhost")

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from weakref import WeakSet
 
 import pytest
@@ -17,6 +13,7 @@ from reviewpoint_db.activity import Holder
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.replica_watch import Seen
+from tests.support.commands import printed_by
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -88,15 +85,7 @@ LOCKS = """
 
 
 def test_no_lock_that_a_thread_of_the_parent_has_holds_the_child_up() -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(LOCKS)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.stdout == "0\n", result.stderr
+    assert printed_by(LOCKS) == "0\n"
 
 
 #: A child ends in one of the ways that have it clean up, and its parent reads on.
@@ -136,15 +125,7 @@ MEMORY = """
 
 @pytest.mark.parametrize("way", ["stop", "exit"])
 def test_a_child_leaves_its_parents_memory_alone(way: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEMORY), way],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.stdout == "0 True 1\n", result.stderr
+    assert printed_by(MEMORY, way) == "0 True 1\n"
 
 
 def test_a_child_knows_of_no_holder_no_loop_and_no_host() -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +17,7 @@ from sqlalchemy.pool import NullPool
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.loops import EnginesByLoop
+from tests.support.commands import printed_by
 from tests.support.pools import make_engine, until
 
 if TYPE_CHECKING:
@@ -242,15 +239,7 @@ FORK = """
 def test_a_forked_child_starts_with_no_connections_and_leaves_the_parents_alone(
     postgres_url: str,
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORK), postgres_url],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (result.stdout, result.returncode) == ("well\n", 0), result.stderr
+    assert printed_by(FORK, postgres_url) == "well\n"
 
 
 def test_what_a_fork_inherited_is_kept_and_never_used(sqlite_url: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import reviewpoint_db
+from tests.support.commands import printed_by
 
 PUBLIC = {
     "Activity",
@@ -54,25 +55,20 @@ ORIGINAL = {
 }
 
 
-def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
-    )
-    return done.stdout
-
-
 def test_the_public_names_are_these() -> None:
     assert set(reviewpoint_db.__all__) == PUBLIC | ORIGINAL
     assert set(reviewpoint_db.__all__) <= set(dir(reviewpoint_db))
 
 
 def test_every_public_name_can_be_imported() -> None:
-    run("from reviewpoint_db import *; ReviewPointDBPlugin, get_async_session, _creation_lock")
+    printed_by(
+        "from reviewpoint_db import *; ReviewPointDBPlugin, get_async_session, _creation_lock"
+    )
 
 
 def test_importing_the_package_imports_no_framework_and_no_command_line() -> None:
     code = "import reviewpoint_db, sys, json; print(json.dumps(list(sys.modules)))"
-    modules = {name.partition(".")[0] for name in json.loads(run(code))}
+    modules = {name.partition(".")[0] for name in json.loads(printed_by(code))}
     assert not modules & {
         "litestar",
         "starlette",

@@ -23,22 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture(scope="module")
-def certificate(authority: Authority) -> Path:
-    """One for `localhost`, and not for 127.0.0.1."""
-    return authority.issue("server", subject="database", names="DNS:localhost")
-
-
 @pytest.fixture
 async def server(postgres_url: str, certificate: Path) -> AsyncIterator[TlsServer]:
     async with TlsServer(postgres_url, certificate) as made:

@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig as TheirConfig
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
-from loguru import logger
 
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SQLAlchemyAsyncConfig
 from tests.support.alchemy import Swap, connection_string
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What loguru's sinks get to see, from INFO on."""
-    found: list[str] = []
-    sink = logger.add(found.append, level="INFO", format="{level}|{message}")
-    yield found
-    logger.remove(sink)
 
 
 @pytest.fixture(params=["theirs", "ours"])

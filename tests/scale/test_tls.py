@@ -27,22 +27,6 @@ SESSION = text("SELECT ssl, version, client_dn FROM pg_stat_ssl WHERE pid = pg_b
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture(scope="module")
-def certificate(authority: Authority) -> Path:
-    """One for `localhost`, and not for 127.0.0.1."""
-    return authority.issue("server", subject="database", names="DNS:localhost")
-
-
-@pytest.fixture(scope="module")
 def server(run: Run, authority: Authority, certificate: Path) -> Iterator[TlsPostgres]:
     server = TlsPostgres(run.folder / f"tls-{run.worker}", certificate, authority.file)
     try:
