@@ -4,15 +4,14 @@ from pathlib import Path
 
 from advanced_alchemy.filters import LimitOffset, OrderBy
 from litestar import Controller, get
-from litestar.di import NamedDependency
 from litestar.params import FromQuery
 from litestar.response import Template
 from litestar.static_files import create_static_files_router
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_app.models import Status
 from example_app.papers import REVIEWS_NEEDED, PageNumber, PaperService, Search
 from example_app.reviewers import ReviewerService
+from reviewpoint_db.litestar import ReadSessionDep
 
 HERE = Path(__file__).parent
 PAGE_SIZE = 8
@@ -28,7 +27,7 @@ class PageController(Controller):
     @get("/")
     async def show(
         self,
-        db_read_session: NamedDependency[AsyncSession],
+        db_read_session: ReadSessionDep,
         page: PageNumber = 1,
         search: Search = "",
         status: FromQuery[Status | None] = None,

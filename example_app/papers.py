@@ -9,15 +9,14 @@ from advanced_alchemy.filters import LimitOffset, OrderBy
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import OffsetPagination, SQLAlchemyAsyncRepositoryService
 from litestar import Controller, get, post
-from litestar.di import NamedDependency
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_app.models import Paper, Status, Verdict
 from example_app.text import Email, Line, Prose, Title, tidy, tidy_email
+from reviewpoint_db.litestar import ReadSessionDep, SessionDep
 
 REVIEWS_NEEDED = 2
 
@@ -119,7 +118,7 @@ class PaperController(Controller):
     @get(summary="List and search papers")
     async def list_papers(
         self,
-        db_read_session: NamedDependency[AsyncSession],
+        db_read_session: ReadSessionDep,
         page: PageNumber = 1,
         page_size: PageSize = 20,
         search: Search = "",
@@ -130,16 +129,12 @@ class PaperController(Controller):
         return papers.to_schema(found, total, [window], schema_type=PaperOutput)
 
     @post(summary="Submit a paper")
-    async def submit(
-        self, db_session: NamedDependency[AsyncSession], data: JSONBody[PaperInput]
-    ) -> PaperOutput:
+    async def submit(self, db_session: SessionDep, data: JSONBody[PaperInput]) -> PaperOutput:
         papers = PaperService(db_session)
         return papers.to_schema(await papers.create(data), schema_type=PaperOutput)
 
     @get("/{paper_id:uuid}", summary="Read one paper", raises=[NotFoundException])
-    async def read(
-        self, db_read_session: NamedDependency[AsyncSession], paper_id: FromPath[UUID]
-    ) -> PaperOutput:
+    async def read(self, db_read_session: ReadSessionDep, paper_id: FromPath[UUID]) -> PaperOutput:
         papers = PaperService(db_read_session)
         return papers.to_schema(await papers.get_one(id=paper_id), schema_type=PaperOutput)
 
@@ -151,7 +146,7 @@ class PaperController(Controller):
     )
     async def decide(
         self,
-        db_session: NamedDependency[AsyncSession],
+        db_session: SessionDep,
         paper_id: FromPath[UUID],
         data: JSONBody[Decision],
     ) -> PaperOutput:

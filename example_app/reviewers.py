@@ -6,14 +6,13 @@ from advanced_alchemy.filters import LimitOffset, OrderBy
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import OffsetPagination, SQLAlchemyAsyncRepositoryService
 from litestar import Controller, get, post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_app.models import Reviewer
 from example_app.papers import Conflict, PageNumber, PageSize
 from example_app.text import Email, Line, tidy, tidy_email
+from reviewpoint_db.litestar import ReadSessionDep, SessionDep
 
 
 class ReviewerInput(Struct, forbid_unknown_fields=True):
@@ -55,7 +54,7 @@ class ReviewerController(Controller):
     @get(summary="List reviewers")
     async def list_reviewers(
         self,
-        db_read_session: NamedDependency[AsyncSession],
+        db_read_session: ReadSessionDep,
         page: PageNumber = 1,
         page_size: PageSize = 20,
     ) -> OffsetPagination[ReviewerOutput]:
@@ -65,8 +64,6 @@ class ReviewerController(Controller):
         return reviewers.to_schema(found, total, [window], schema_type=ReviewerOutput)
 
     @post(summary="Join as a reviewer", raises=[Conflict])
-    async def join(
-        self, db_session: NamedDependency[AsyncSession], data: JSONBody[ReviewerInput]
-    ) -> ReviewerOutput:
+    async def join(self, db_session: SessionDep, data: JSONBody[ReviewerInput]) -> ReviewerOutput:
         reviewers = ReviewerService(db_session)
         return reviewers.to_schema(await reviewers.create(data), schema_type=ReviewerOutput)

@@ -7,16 +7,15 @@ from uuid import UUID
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
 from litestar import Controller, get, post
-from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_app.models import Review
 from example_app.papers import Conflict, PaperService
 from example_app.reviewers import ReviewerOutput, ReviewerService
 from example_app.text import Prose, tidy
+from reviewpoint_db.litestar import ReadSessionDep, SessionDep
 
 
 class Assignment(Struct, forbid_unknown_fields=True):
@@ -80,7 +79,7 @@ class ReviewController(Controller):
     )
     async def assign(
         self,
-        db_session: NamedDependency[AsyncSession],
+        db_session: SessionDep,
         paper_id: FromPath[UUID],
         data: JSONBody[Assignment],
     ) -> ReviewOutput:
@@ -90,7 +89,7 @@ class ReviewController(Controller):
 
     @get("/reviews", summary="Read the reviews of a paper", raises=[NotFoundException])
     async def list_reviews(
-        self, db_read_session: NamedDependency[AsyncSession], paper_id: FromPath[UUID]
+        self, db_read_session: ReadSessionDep, paper_id: FromPath[UUID]
     ) -> list[ReviewOutput]:
         paper = await PaperService(db_read_session).get_one(id=paper_id)
         reviews = ReviewService(db_read_session)
@@ -99,7 +98,7 @@ class ReviewController(Controller):
     @post("/reviews", summary="Review a paper", raises=[NotFoundException, Conflict])
     async def write(
         self,
-        db_session: NamedDependency[AsyncSession],
+        db_session: SessionDep,
         paper_id: FromPath[UUID],
         data: JSONBody[ReviewInput],
     ) -> ReviewOutput:

@@ -36,8 +36,13 @@ __all__ = (
 
 # Litestar 3 will inject only what says so, and 2.25 already warns of what does not.
 SessionDep = NamedDependency[AsyncSession]
+"""The request's session, under its key: `async def handler(db_session: SessionDep)`."""
+
 ReadSessionDep = NamedDependency[AsyncSession]
+"""The request's read session, under its key: `db_read_session: ReadSessionDep`."""
+
 DatabaseDep = NamedDependency[Database]
+"""A `Database`, under any name; under the name of a database, that one."""
 
 _NAMES: Final[dict[str, Any]] = {"Database": Database, "NamedDependency": NamedDependency}
 
