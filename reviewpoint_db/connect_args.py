@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+from reviewpoint_db.sqlite_connection import SQLiteConnection
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
@@ -38,7 +41,11 @@ def make_connect_args(
     if target.backend == "sqlite":
         # The wait for another connection's lock is a part of acquiring.
         timeout = target.url.query.get("timeout", config.effective_pool.timeout)
-        return {"check_same_thread": False, "timeout": float(str(timeout))}
+        return {
+            "check_same_thread": False,
+            "timeout": float(str(timeout)),
+            "factory": partial(SQLiteConnection, query_timeout=config.query_timeout),
+        }
     arguments: dict[str, Any] = {
         "timeout": config.connect_timeout,
         "command_timeout": config.query_timeout,

@@ -28,6 +28,7 @@ from reviewpoint_db.errors import (
 )
 from reviewpoint_db.pool import ElasticPool
 from reviewpoint_db.redaction import safe_error, scrub
+from reviewpoint_db.sqlite_connection import StatementExpired
 from reviewpoint_db.sqlstate import READ_ONLY_TRANSACTION, SERVER_ENDED, is_disconnect
 
 __all__ = ["translate_errors"]
@@ -184,10 +185,11 @@ def _named(
             "stored. Look before you repeat it.",
             orig=error,
         )
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, StatementExpired)):
+        cut = " and its connection was cut" if isinstance(error, TimeoutError) else ""
         return QueryTimeoutError(
-            f"A statement did not end within query_timeout ({config.query_timeout:g} s) and its "
-            "connection was cut. Make the statement faster, or raise query_timeout.",
+            f"A statement did not end within query_timeout ({config.query_timeout:g} s){cut}. "
+            "Make the statement faster, or raise query_timeout.",
             orig=error,
         )
     if isinstance(error, OSError):

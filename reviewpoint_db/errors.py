@@ -78,7 +78,7 @@ class PoolTimeoutError(UnavailableError, exc.TimeoutError):
 
 
 class QueryTimeoutError(UnavailableError, _DriverError):
-    """A statement ran longer than `query_timeout` and its connection was cut.
+    """A statement ran longer than `query_timeout`; its connection was cut, or SQLite's interrupted.
 
     Args:
         message: The time limit and the way out.

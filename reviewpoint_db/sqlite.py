@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -112,12 +112,6 @@ class SQLite:
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
 
-        @event.listens_for(engine.sync_engine, "do_connect")
-        def choose_class(
-            _dialect: object, _record: object, _args: object, options: dict[str, Any]
-        ) -> None:
-            options.setdefault("factory", _Connection)
-
         @event.listens_for(engine.sync_engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin by itself
@@ -131,36 +125,6 @@ class SQLite:
         def begin(connection: Connection) -> None:
             if not connection.get_execution_options().get(READ_ONLY):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that can roll back although it was interrupted while a cursor is open.
-
-    SQLite forgets an interrupt once none of the connection's statements is under way any more. A
-    cursor that was not read to its end is under way, and one that a cancelled task's traceback
-    keeps alive stays so: until its end each ROLLBACK would be interrupted too.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `sqlite3.Connection.cursor`, and remember it."""
-        cursor = super().cursor(*args, **kwargs)
-        self._cursors.add(cursor)
-        return cursor
-
-    def rollback(self) -> None:
-        """Roll back; when that is interrupted, once more without the cursors that are open."""
-        try:
-            super().rollback()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-                raise
-            for cursor in self._cursors:
-                cursor.close()
-            super().rollback()
 
 
 def _switch_to_wal(cursor: Any) -> None:

@@ -356,8 +356,11 @@ def test_the_application_name_of_parallel_tests() -> None:
 
 
 def test_the_arguments_of_aiosqlite() -> None:
-    config = DatabaseConfig(url="sqlite:///x", pool=PoolConfig(timeout=3))
-    assert config.connect_args() == {"check_same_thread": False, "timeout": 3.0}
+    config = DatabaseConfig(url="sqlite:///x", pool=PoolConfig(timeout=3), query_timeout=7)
+    arguments = config.connect_args()
+    assert arguments["factory"](":memory:").query_timeout == 7
+    del arguments["factory"]
+    assert arguments == {"check_same_thread": False, "timeout": 3.0}
     config = DatabaseConfig(url="sqlite:///x?timeout=1.5")
     assert config.connect_args()["timeout"] == 1.5
 

@@ -29,7 +29,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _Connection, _switch_to_wal
+from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _switch_to_wal
 from tests.support.pools import engine_with_pool, make_engine, pool_of, until
 
 if TYPE_CHECKING:
@@ -174,27 +174,6 @@ async def test_a_stream_that_is_cancelled_and_still_alive_leaves_no_lock(
     assert len(cursors) == 1
     assert len(titles) == 501
     assert "never stored" not in titles
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"), [(sqlite3.SQLITE_DENY, "not authorized"), (99, "malfunction")]
-)
-def test_a_rollback_that_fails_for_another_reason_says_so(answer: int, message: str) -> None:
-    """And it closes no cursor for that."""
-    connection = sqlite3.connect(":memory:", factory=_Connection)
-
-    def refuse(action: int, *_: object) -> int:
-        return answer if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
-
-    connection.execute("CREATE TABLE papers (id int)")
-    connection.execute("INSERT INTO papers VALUES (1), (2)")
-    cursor = connection.cursor().execute("SELECT id FROM papers")
-    assert cursor.fetchone() == (1,)
-    connection.set_authorizer(refuse)
-    with pytest.raises(sqlite3.DatabaseError, match=message):
-        connection.rollback()
-    assert cursor.fetchone() == (2,)
-    connection.close()
 
 
 async def test_a_connection_that_comes_back_unclean_is_refused(sqlite_url: str) -> None:
