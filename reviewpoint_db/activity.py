@@ -26,6 +26,7 @@ from reviewpoint_db.slowest import Slowest
 from reviewpoint_db.snapshots import (
     ActivitySnapshot,
     CloseReason,
+    FileLost,
     LoopLate,
     Warned,
     WarningKind,
@@ -111,6 +112,8 @@ class Activity:
         self.reachability = Reachability(self)
         #: The last time that the event loop was late.
         self.loop_late: LoopLate | None = None
+        #: The last time that a SQLite file was found removed or replaced.
+        self.lost_file: FileLost | None = None
         self._waited = 0
         self._waited_total = 0.0
         self._canceled = 0
@@ -180,6 +183,16 @@ class Activity:
         with self._lock:
             self._closed[reason] = self._closed.get(reason, 0) + 1
         self._tell("closed", 0.0, reason)
+
+    def file_lost(self, path: str) -> None:
+        """Note that a SQLite file was removed or replaced, and that its connections are."""
+        self.lost_file = FileLost(time.monotonic(), path)
+        self.warn(
+            "file_lost",
+            f"The file of database {self.name!r} was removed or replaced ({path}): its connections "
+            "are opened anew. What they stored in the old file since then is not in the new one. "
+            "Stop the application before you replace its file.",
+        )
 
     def pinged(self) -> None:
         """Count a ping at checkout."""

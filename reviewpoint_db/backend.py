@@ -32,6 +32,9 @@ class Backend(Protocol):
     def is_closed(self, driver: Any) -> bool:
         """Whether the driver already knows that the connection is gone. No I/O."""
 
+    def lost_file(self, driver: Any) -> str | None:
+        """The file behind the connection, when it was removed or another one is in its place."""
+
     def in_transaction(self, driver: Any) -> bool:
         """Whether a transaction is open on the connection. No I/O."""
 

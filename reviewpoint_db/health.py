@@ -148,7 +148,9 @@ class HealthProbe:
         # Whatever else kept it from an answer, the connection's check has told.
         pending = [migrations] if migrations.status == "degraded" else []
         others += self._replicas()
-        report = report_of(connection, self._pool(), [*self._event_loop(), *pending], others)
+        report = report_of(
+            connection, self._pool(), [*self._file(), *self._event_loop(), *pending], others
+        )
         self.memory.note(report)
         return report
 
@@ -234,6 +236,13 @@ class HealthProbe:
         by = f", blocked by {late.place}" if late.place else ""
         detail = f"was late by {late.seconds * 1000:.0f} ms{by}, {late.ago:.0f} s ago"
         return [CheckResult(name="event_loop", status="degraded", detail=detail)]
+
+    def _file(self) -> list[CheckResult]:
+        lost = self._database.activity.lost_file
+        if lost is None or lost.ago > LATE_FOR:
+            return []
+        detail = f"{lost.path} was removed or replaced, noticed {lost.ago:.0f} s ago"
+        return [CheckResult(name="file", status="degraded", detail=detail)]
 
     def _pool(self) -> CheckResult:
         try:

@@ -10,17 +10,32 @@ import msgspec
 __all__ = ("OWN_CHECKS", "Cause", "CheckResult", "HealthReport", "Status", "report_of")
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-Cause = Literal["unreachable", "check_failed", "saturated", "event_loop_late", "migrations_pending"]
+Cause = Literal[
+    "unreachable",
+    "check_failed",
+    "saturated",
+    "event_loop_late",
+    "file_lost",
+    "migrations_pending",
+]
+#: The cause that each check of ours stands for, besides those of connection and pool.
+_CAUSES: Final[dict[str, Cause]] = {
+    "event_loop": "event_loop_late",
+    "file": "file_lost",
+    "migrations": "migrations_pending",
+}
 
 #: The names of what is looked at in any case: an application's check has another one.
-OWN_CHECKS: Final = frozenset({"connection", "event_loop", "migrations", "pool", "replicas"})
+OWN_CHECKS: Final = frozenset(
+    {"connection", "event_loop", "file", "migrations", "pool", "replicas"}
+)
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One of the things that were looked at.
 
     Args:
-        name: "connection", "pool", "event_loop", "migrations", or the name an application gave to its own check.
+        name: "connection", "pool", "file", "event_loop", "migrations", or the name an application gave to its own check.
         status: What it says by itself.
         connected_in: Seconds until a connection was there, for "connection".
         latency: Seconds it took then; None where nothing was measured.
@@ -41,13 +56,14 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         status: "healthy"; "degraded": reachable, but the pool has been full for 5 s,
-            the event loop was late, or migrations are pending; "unhealthy": unreachable, or a check of the application failed.
+            the event loop was late, SQLite's file was replaced, or migrations are pending;
+            "unhealthy": unreachable, or a check of the application failed.
         cause: Why it is not healthy.
         connected_in: Seconds until a connection was there; None when there was none.
         latency: Seconds of one round trip on it.
         checked_at: When the check ended.
-        checks: What was looked at: "connection", "pool", "event_loop" when it was late in the last
-            30 seconds, "migrations" when some are pending, then the application's own.
+        checks: What was looked at: "connection", "pool", "file" when SQLite's was replaced in the last 30
+            seconds, "event_loop" when it was late in that time, "migrations" when some are pending, then the application's own.
     """
 
     status: Status
@@ -74,7 +90,7 @@ def report_of(
     Args:
         connection: Whether the database can be reached.
         pool: Whether it is full.
-        ours: What is wrong besides: a late event loop first, then pending migrations.
+        ours: What is wrong besides, the gravest first.
         others: The application's own checks.
     """
     status: Status = "healthy"
@@ -86,8 +102,7 @@ def report_of(
     elif "degraded" in {connection.status, pool.status}:
         status, cause = "degraded", "saturated"
     elif ours:
-        status = "degraded"
-        cause = "event_loop_late" if ours[0].name == "event_loop" else "migrations_pending"
+        status, cause = "degraded", _CAUSES[ours[0].name]
     return HealthReport(
         status=status,
         cause=cause,

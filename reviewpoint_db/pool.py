@@ -148,6 +148,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             now < pooled.retire_at
             and pooled.idle_since > self._suspect_since
             and not self._backend.is_closed(pooled.driver)
+            and self._backend.lost_file(pooled.driver) is None
             and not self._unclean(pooled)
         )
 
@@ -178,6 +179,10 @@ class ElasticPool(AsyncAdaptedQueuePool):
         """Return whether a connection may be used; else close it, which frees its slot."""
         if self._backend.is_closed(pooled.driver):
             self._supply.discard(pooled, "lost")
+        elif (path := self._backend.lost_file(pooled.driver)) is not None:
+            self._supply.discard(pooled, "lost")
+            if self._replace_all():
+                self.activity.file_lost(path)
         elif self._unclean(pooled):
             self._supply.discard(pooled, "unclean")
         elif time.monotonic() >= pooled.retire_at:
@@ -256,24 +261,29 @@ class ElasticPool(AsyncAdaptedQueuePool):
     # -- the whole pool -----------------------------------------------------------------------
 
     def retire(self, why: str) -> None:
-        """Replace all that was opened until now: the idle at once, the others at their return.
+        """Replace all that was opened until now: another server may be the right one from now on."""
+        if self._replace_all():
+            logger.warning(
+                "The connections of database {!r} are replaced, since the server may no longer be "
+                "the right one: {}",
+                self.activity.name,
+                why,
+            )
 
-        Another server may be the right one from now on. Once a second at most: where every server
-        refuses, as during a failover, connecting anew for each request would help nobody.
+    def _replace_all(self) -> bool:
+        """Replace the idle at once, the others at their return.
+
+        Once a second at most: where every server refuses, as during a failover, connecting anew for
+        each request would help nobody.
         """
         now = time.monotonic()
         self._suspect_since = now
         if now - self._supply.retired_at < _EPISODE:
-            return
-        logger.warning(
-            "The connections of database {!r} are replaced, since the server may no longer be the "
-            "right one: {}",
-            self.activity.name,
-            why,
-        )
+            return False
         for pooled in self._leased.values():
             pooled.retire_at = float("-inf")
         self._supply.retire()
+        return True
 
     def suspect(self) -> None:
         """Have every idle connection pinged before its next use, because one was lost."""

@@ -36,6 +36,10 @@ class PostgreSQL:
         """Whether asyncpg saw the end of the connection; it notices the server's EOF at once."""
         return bool(driver.is_closed())
 
+    def lost_file(self, driver: Any) -> str | None:  # noqa: ARG002 - there is no file
+        """None."""
+        return None
+
     def in_transaction(self, driver: Any) -> bool:
         """Whether the server's last word was that a transaction is open."""
         return bool(driver.is_in_transaction())

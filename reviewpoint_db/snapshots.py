@@ -17,6 +17,7 @@ __all__ = [
     "LATE_FOR",
     "ActivitySnapshot",
     "CloseReason",
+    "FileLost",
     "LoopLate",
     "Warned",
     "WarningKind",
@@ -40,10 +41,11 @@ WarningKind = Literal[
     "replica_lag_unknown",
     "replica_promoted",
     "unreachable",
+    "file_lost",
 ]
 
 
-#: Seconds for which a late event loop is told of.
+#: Seconds for which a late event loop, or a lost file, is told of.
 LATE_FOR: Final = 30.0
 
 
@@ -64,6 +66,23 @@ class LoopLate(NamedTuple):
     def ago(self) -> float:
         """Seconds since then."""
         return time.monotonic() - self.ended
+
+
+class FileLost(NamedTuple):
+    """The last time that a SQLite file was found removed or replaced.
+
+    Args:
+        noticed: When, in monotonic seconds.
+        path: The file.
+    """
+
+    noticed: float
+    path: str
+
+    @property
+    def ago(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.noticed
 
 
 class Warned(msgspec.Struct, frozen=True):

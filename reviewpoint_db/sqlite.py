@@ -28,6 +28,10 @@ from reviewpoint_db.backend import READ_ONLY
 
 __all__ = ["MemoryDatabase", "SQLite"]
 
+#: What tells a file from another one of its name: device and inode. None when it is not there.
+_File = tuple[int, int] | None
+#: Where a driver's connection has the path and the `_File` that it opened.
+_OPENED: Final = "_reviewpoint_db_opened"
 #: Seconds between two interrupts of a connection that is about to be closed.
 _INTERRUPT_AGAIN: Final = 0.02
 
@@ -45,6 +49,14 @@ class SQLite:
         except (ValueError, sqlite3.ProgrammingError):
             return True
         return False
+
+    def lost_file(self, driver: Any) -> str | None:
+        """The file, when what the connection has open is not what is there: one `stat` tells."""
+        opened: tuple[str, _File] | None = vars(driver).get(_OPENED)
+        if opened is None:
+            return None
+        path, file = opened
+        return None if _file_at(path) == file else path
 
     def in_transaction(self, driver: Any) -> bool:
         """Whether a transaction, and with it perhaps the write lock, is still open."""
@@ -119,12 +131,24 @@ class SQLite:
             _switch_to_wal(cursor)
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.execute("PRAGMA database_list")
+            main = cursor.fetchone()  # None in the tests' sandbox
+            if main is not None and main[2]:  # else it is in memory
+                setattr(connection.driver_connection, _OPENED, (main[2], _file_at(main[2])))
             cursor.close()
 
         @event.listens_for(engine.sync_engine, "begin")
         def begin(connection: Connection) -> None:
             if not connection.get_execution_options().get(READ_ONLY):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _file_at(path: str) -> _File:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - at each checkout, and a Path makes it a fifth slower
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _switch_to_wal(cursor: Any) -> None:

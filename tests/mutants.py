@@ -1279,6 +1279,22 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "SQLite: a replaced file goes unnoticed",
+        "pool.py",
+        "            and self._backend.lost_file(pooled.driver) is None\n",
+        "",
+        "tests/test_sqlite_file.py",
+        "",
+    ),
+    Mutant(
+        "SQLite: who found the file replaced leaves the other connections",
+        "pool.py",
+        "            if self._replace_all():\n                self.activity.file_lost(path)\n",
+        "            self.activity.file_lost(path)\n",
+        "tests/test_sqlite_file.py",
+        "",
+    ),
+    Mutant(
         "SQLite: a statement has no time limit",
         "sqlite_connection.py",
         "        self.set_progress_handler(self.deadline.passed, _STEPS)\n",

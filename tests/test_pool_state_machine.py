@@ -125,6 +125,9 @@ class FakeBackend:
     def is_closed(self, driver: Driver) -> bool:
         return driver not in driver.server.open
 
+    def lost_file(self, driver: Driver) -> None:
+        """It has no file."""
+
     def in_transaction(self, driver: Driver) -> bool:
         return driver.in_transaction
 

@@ -16,9 +16,10 @@ __all__ = ["SQLiteErrors", "SQLiteGround", "SQLiteStandIn"]
 #: What aiosqlite says of a connection that is closed.
 _NO_CONNECTION: Final = "no active connection"
 _BEGIN: Final = re.compile(r"\s*BEGIN\b", re.IGNORECASE)
-#: What is set on a new connection, and is set already on the sandbox's.
+#: What is set and asked on a new connection; on the sandbox's it is set already.
 _SETTING: Final = re.compile(
-    r"\s*PRAGMA\s+(journal_mode|synchronous|foreign_keys|busy_timeout)\b", re.IGNORECASE
+    r"\s*PRAGMA\s+(journal_mode|synchronous|foreign_keys|busy_timeout|database_list)\b",
+    re.IGNORECASE,
 )
 
 
