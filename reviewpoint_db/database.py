@@ -206,10 +206,11 @@ class Database:
     # -- lifecycle --------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start; inside of another start of this loop, an application's say, nothing."""
-        inner = self.started and self._started_loops.enter_inner(asyncio.get_running_loop())
-        if not inner:
-            await self.start()
+        """Start; inside of another start of this loop, an application's say, wait for that one."""
+        here = asyncio.get_running_loop()
+        async with self._started_loops.one_at_a_time(here):
+            if not (self.started and self._started_loops.enter_inner(here)):
+                await self._start(here)
         return self
 
     async def __aexit__(
@@ -224,7 +225,12 @@ class Database:
 
     async def start(self) -> None:
         """Make ready for use. A database that is down is no error: it may come up later."""
-        if not self._started_loops.enter(asyncio.get_running_loop()) or self.started:
+        here = asyncio.get_running_loop()
+        async with self._started_loops.one_at_a_time(here):
+            await self._start(here)
+
+    async def _start(self, here: asyncio.AbstractEventLoop) -> None:
+        if not self._started_loops.enter(here) or self.started:
             return
         try:
             await self._begin()

@@ -125,12 +125,19 @@ class StartedLoops:
         self._lock = threading.Lock()
         self._loops: set[_Loop] = set()
         self._inner: Counter[_Loop] = Counter()
+        self._starting: dict[_Loop, asyncio.Lock] = {}
         on_fork(self)
 
     def forget_parent(self) -> None:
         """Begin anew in a forked child, which runs none of its parent's loops."""
         self._lock = threading.Lock()
-        self._loops, self._inner = set(), Counter()
+        self._loops, self._inner, self._starting = set(), Counter(), {}
+
+    def one_at_a_time(self, loop: _Loop) -> asyncio.Lock:
+        """Return what a start in a loop holds: whoever comes meanwhile waits, then looks anew."""
+        with self._lock:
+            self._forget_closed()
+            return self._starting.setdefault(loop, asyncio.Lock())
 
     def enter(self, loop: _Loop) -> bool:
         """Note the start in a loop, and return whether it is the only one."""
@@ -177,3 +184,6 @@ class StartedLoops:
     def _forget_closed(self) -> None:
         self._loops = {loop for loop in self._loops if not loop.is_closed()}
         self._inner = Counter({loop: self._inner[loop] for loop in self._loops})
+        self._starting = {
+            loop: lock for loop, lock in self._starting.items() if not loop.is_closed()
+        }

@@ -568,6 +568,14 @@ MUTANTS = [
         "create_the_tables_one_by_one",
     ),
     Mutant(
+        "two tasks start a database twice",
+        "database.py",
+        "        async with self._started_loops.one_at_a_time(here):\n            if not",
+        "        if True:\n            if not",
+        "tests/test_database_starts.py",
+        "",
+    ),
+    Mutant(
         "a forked child deletes its parent's memory",
         "sqlite.py",
         "    if os.getpid() == maker:\n",
