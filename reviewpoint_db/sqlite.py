@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import finalize
 
+from loguru import logger
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
@@ -34,6 +35,10 @@ _File = tuple[int, int] | None
 _OPENED: Final = "_reviewpoint_db_opened"
 #: Seconds between two interrupts of a connection that is about to be closed.
 _INTERRUPT_AGAIN: Final = 0.02
+#: Seconds for which it is interrupted.
+_INTERRUPT_FOR: Final = 10.0
+#: Seconds for telling a connection's thread to end, which is a word in a queue.
+_STOP_TIMEOUT: Final = 2.0
 
 
 class SQLite:
@@ -96,20 +101,31 @@ class SQLite:
 
     def interrupt(self, driver: Any) -> None:
         """Abort what a cancelled task left running in the connection's thread, and roll back."""
-        self._interrupt_until_closed(driver)
+        self._interrupt_until_closed(driver, time.monotonic() + _INTERRUPT_FOR)
         with contextlib.suppress(RuntimeError):  # no loop runs
             asyncio.get_running_loop()
             # A close would keep the transaction, and with it the write lock, for as long as a
             # cursor lives: in the cancelled task's traceback. https://sqlite.org/c3ref/close.html
             _begin(driver.rollback())
 
-    def _interrupt_until_closed(self, driver: Any) -> None:
-        """Interrupt again and again, since SQLite forgets an interrupt for which nothing runs yet."""
+    def _interrupt_until_closed(self, driver: Any, deadline: float) -> None:
+        """Interrupt again and again, since SQLite forgets an interrupt for which nothing runs yet.
+
+        Not beyond `deadline` (monotonic seconds): a function of the application's, say, hears nothing of it.
+        """
         _begin(driver.interrupt())
-        if not self.is_closed(driver):
-            with contextlib.suppress(RuntimeError):  # no loop runs
-                loop = asyncio.get_running_loop()
-                loop.call_later(_INTERRUPT_AGAIN, self._interrupt_until_closed, driver)
+        if self.is_closed(driver):
+            return
+        if time.monotonic() >= deadline:
+            logger.warning(
+                "A SQLite connection is still open {:g} s after its interrupt; it closes when its "
+                "statement ends",
+                _INTERRUPT_FOR,
+            )
+            return
+        with contextlib.suppress(RuntimeError):  # no loop runs
+            loop = asyncio.get_running_loop()
+            loop.call_later(_INTERRUPT_AGAIN, self._interrupt_until_closed, driver, deadline)
 
     def abandon(self, driver: Any) -> None:
         """End the connection's thread."""
@@ -117,9 +133,14 @@ class SQLite:
         stop = getattr(driver, "stop", None) or driver._stop_running  # noqa: SLF001
         # In a thread without a loop: with one, it makes a future there, and the connection's thread
         # would have to report to a loop that may end before it.
-        outside = threading.Thread(target=stop)
+        outside = threading.Thread(target=stop, daemon=True)
         outside.start()
-        outside.join()
+        outside.join(_STOP_TIMEOUT)
+        if outside.is_alive():
+            logger.error(
+                "The thread of a SQLite connection did not take its end within {:g} s",
+                _STOP_TIMEOUT,
+            )
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""

@@ -1303,6 +1303,14 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "SQLite: a statement is interrupted for ever",
+        "sqlite.py",
+        "        if time.monotonic() >= deadline:\n",
+        "        if False:\n",
+        "tests/test_sqlite.py",
+        "interrupted_no_more",
+    ),
+    Mutant(
         "SQLite: a statement has no time limit",
         "sqlite_connection.py",
         "        self.set_progress_handler(self.deadline.passed, _STEPS)\n",

@@ -30,6 +30,7 @@ from sqlalchemy.util import greenlet_spawn
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.sqlite import MemoryDatabase, SQLite, _switch_to_wal
+from tests.support.logs import logged
 from tests.support.pools import engine_with_pool, make_engine, pool_of, until
 
 if TYPE_CHECKING:
@@ -140,6 +141,39 @@ async def test_a_statement_that_begins_after_the_interrupt_is_interrupted_too(
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         await asyncio.wait_for(driver.execute_fetchall(ENDLESS), 5)
     await driver.close()
+
+
+async def test_a_statement_that_hears_no_interrupt_is_interrupted_no_more_after_a_while(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reviewpoint_db.sqlite._INTERRUPT_FOR", 0.1)
+    released = threading.Event()
+    interrupts: list[float] = []
+
+    class Driver(aiosqlite.Connection):
+        async def interrupt(self) -> None:
+            interrupts.append(time.monotonic())
+            await super().interrupt()
+
+    driver = await Driver(
+        lambda: sqlite3.connect(sqlite_url.removeprefix("sqlite:///")), iter_chunk_size=64
+    )
+    await driver.create_function("wait", 0, lambda: released.wait(10))
+    task = asyncio.create_task(driver.execute_fetchall("SELECT wait()"))
+    try:
+        with logged("WARNING") as lines:
+            SQLite().interrupt(driver)
+            await until(lambda: len(lines) > 0)
+            told = len(interrupts)
+            await asyncio.sleep(0.1)
+    finally:
+        released.set()
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            await task
+        await driver.close()
+    (line,) = lines
+    assert line.startswith("WARNING|A SQLite connection is still open 0.1 s after its interrupt")
+    assert len(interrupts) == told > 1
 
 
 async def test_a_stream_that_is_cancelled_and_still_alive_leaves_no_lock(
@@ -289,6 +323,20 @@ def test_an_abandoned_connection_ends_its_thread(sqlite_url: str) -> None:
     while threading.active_count() > before:
         assert time.monotonic() < deadline
     driver._connection = None  # closed by its thread, or by nobody in aiosqlite before 0.22
+
+
+def test_a_thread_that_takes_no_end_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reviewpoint_db.sqlite._STOP_TIMEOUT", 0.05)
+    released = threading.Event()
+
+    class Stuck:
+        def stop(self) -> None:
+            released.wait(10)
+
+    with logged("ERROR") as lines:
+        SQLite().abandon(Stuck())
+    released.set()
+    assert lines == ["ERROR|The thread of a SQLite connection did not take its end within 0.05 s\n"]
 
 
 async def test_what_the_driver_says_of_a_closed_connection(sqlite_url: str) -> None:

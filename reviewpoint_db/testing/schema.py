@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Schema", "Seed"]
 
 Seed = Callable[[AsyncSession], Awaitable[object]]
+#: Seconds that all migrations together may take.
+_MIGRATIONS_TIMEOUT: Final = 600.0
 
 
 class Schema:
@@ -162,8 +164,8 @@ def _definitions(metadata: MetaData, url: str) -> Iterator[str]:
             yield str(getattr(kind, "enums", ""))  # which are a type of their own
 
 
-def _in_a_thread(work: Callable[[], None]) -> None:
-    """Run `work` where no event loop runs: an env.py calls asyncio.run()."""
+def _in_a_thread(work: Callable[[], None], timeout: float = _MIGRATIONS_TIMEOUT) -> None:
+    """Run `work` where no event loop runs, for `timeout` seconds: an env.py calls asyncio.run()."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -172,8 +174,13 @@ def _in_a_thread(work: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="reviewpoint_db-migrations")
+    thread = threading.Thread(target=run, name="reviewpoint_db-migrations", daemon=True)
     thread.start()
-    thread.join()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise TimeoutError(
+            f"The migrations of the tests' database did not end within {timeout:g} s. Does one wait "
+            "for a lock, or for an answer?"
+        )
     if errors:
         raise errors[0]
