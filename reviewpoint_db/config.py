@@ -283,10 +283,11 @@ class DatabaseConfig(
         return list(self._shown())
 
     def _shown(self) -> Iterator[tuple[str, object]]:
-        """The fields that were given, without their secrets."""
+        """The fields that were given, without their secrets; the pool with the sizes that it will have."""
         safe: dict[str, object] = {
             "url": repr(self.safe_url),
             "read_url": repr(self.safe_read_url),
+            "pool": repr(self.effective_pool),
             "password": MASK,
             "read_your_writes_secret": MASK,
             # Its values may be anything: connect arguments, creators.

@@ -14,6 +14,11 @@ __all__ = ["ByEnvironment", "PoolConfig"]
 class ByEnvironment(int):
     """A default that says "not given": the environment decides."""
 
+    __str__ = int.__repr__
+
+    def __repr__(self) -> str:
+        return "by environment"
+
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits of a connection pool; times in seconds.

@@ -482,6 +482,20 @@ def test_the_repr_shows_what_was_given_and_no_secret() -> None:
     assert "password=***" in repr(DatabaseConfig(url="postgresql://h/d", password=lambda: "x"))
 
 
+@pytest.mark.usefixtures("without_xdist")
+def test_the_repr_shows_the_sizes_that_the_pool_will_have() -> None:
+    pool = PoolConfig(timeout=3)
+    sizes = DatabaseConfig(url=PG, environment="prod").effective_pool
+    shown = repr(DatabaseConfig(url=PG, environment="prod", pool=pool))
+    assert (
+        f"pool=PoolConfig(size={sizes.size}, max_overflow={sizes.max_overflow}, timeout=3," in shown
+    )
+    assert sizes.size != pool.size
+    assert repr(pool).startswith("PoolConfig(size=by environment, max_overflow=by environment, ")
+    assert repr(PoolConfig(size=5)).startswith("PoolConfig(size=5, max_overflow=by environment, ")
+    assert f"{pool.size} {pool.size + 1}" == "5 6"
+
+
 def test_the_repr_of_what_a_url_points_to_is_safe() -> None:
     target = understand("url", PG)
     assert isinstance(target, Target)
