@@ -93,14 +93,15 @@ def configure(source: ConfigSource) -> None:
 
     Args:
         source: A config; or a callable that returns one, asked each time an engine is built; or
-            None for the environment. An engine that is there already keeps what it has.
+            None for the environment.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: It is none of these; or the process-wide database was used already, with
+            other settings: `await stop()` first.
     """
     if source is not None and not isinstance(source, DatabaseConfig) and not callable(source):
         raise refuse_config(source)
-    _state.source = source
+    _state.configure(source)
     logs.enable()
 
 

@@ -124,6 +124,8 @@ class DefaultState:
         #: How much of it is in `counts` already, from former runs of an application.
         self.taken: WeakKeyDictionary[Database, dict[str, int]] = WeakKeyDictionary()
         self._own: Database | None = None
+        #: What each was built with; the testing kit gives a database another configuration.
+        self._given: WeakKeyDictionary[Database, DatabaseConfig] = WeakKeyDictionary()
         self._built: list[Database] = []
         self._applications: list[Database] = []
         # Weak on both sides: a database holds its engine, so as a value it would never go.
@@ -202,11 +204,27 @@ class DefaultState:
             and getattr(self, "AsyncSessionLocal", None) is not None
         )
 
+    def configure(self, source: ConfigSource) -> None:
+        """Have the next database built by a source.
+
+        Raises:
+            ConfigurationError: One that was built with other settings is in use.
+        """
+        own = self._own
+        if own is not None and _config_of(source) != self._given[own]:
+            msg = (
+                "configure() comes too late: the process-wide database is in use already, with "
+                f"{own.config.safe_url}. Call configure() before the first session, or "
+                "`await reviewpoint_db.default.stop()` before configure()."
+            )
+            raise ConfigurationError(msg)
+        self.source = source
+
     def build(self) -> Database:
         """Make a database by the configured source; the environment's where there is none."""
-        source = self.source
-        config = source() if callable(source) else source
+        config = _config_of(self.source)
         database = Database(config)
+        self._given[database] = config
         for value in (database.engine, database.sessionmaker):
             self._owners[value] = ref(database)
         # Kept for good: a test that undoes its change sets the former engine, not its database.
@@ -268,3 +286,8 @@ class DefaultState:
         """Give up the database that was built on first use, for the caller to stop."""
         own, self._own = self._own, None
         return own
+
+
+def _config_of(source: ConfigSource) -> DatabaseConfig:
+    config = source() if callable(source) else source
+    return DatabaseConfig.from_env() if config is None else config

@@ -568,6 +568,14 @@ MUTANTS = [
         "create_the_tables_one_by_one",
     ),
     Mutant(
+        "settings that come too late have no effect",
+        "default_state.py",
+        "        if own is not None and _config_of(source) != self._given[own]:\n",
+        "        if False:\n",
+        "tests/default/test_engine.py",
+        "too_late",
+    ),
+    Mutant(
         "two tasks start a database twice",
         "database.py",
         "        async with self._started_loops.one_at_a_time(here):\n            if not",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,3 +220,26 @@ def test_what_is_no_configuration_is_refused() -> None:
     source: Any = "sqlite:///x.sqlite3"
     with pytest.raises(ConfigurationError, match=r"give DatabaseConfig\(url=\.\.\.\)"):
         default.configure(source)
+
+
+async def test_settings_that_come_too_late_are_refused(fresh: Any, tmp_path: Path) -> None:
+    """The engine that is there would go on, and its data land elsewhere."""
+    first, second = (
+        DatabaseConfig(url=f"sqlite:///{tmp_path / name}.sqlite3", environment="test")
+        for name in ("first", "second")
+    )
+    default.configure(first)
+    default.configure(lambda: second)
+    default.configure(first)
+    async with default.get_async_session():
+        pass
+    default.configure(lambda: first)  # changes nothing
+    for other in (second, lambda: second, None):
+        with pytest.raises(
+            ConfigurationError, match=r"too late: .*/first\.sqlite3\. Call configure"
+        ):
+            default.configure(other)
+    await default.stop()
+    default.configure(second)
+    async with default.get_async_session():
+        assert current().config == second
