@@ -17,6 +17,7 @@ from sqlalchemy.exc import PendingRollbackError
 from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.sqlstate import answer_for, level_for
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -172,8 +173,10 @@ class CommitMiddleware:
                     # The client left in the middle of a statement, which was cancelled.
                     logger.info("{}: rolled back, since the client has left", unit.origin)
                     return
-                _log_failed_commit(unit, error)
-                if not closed:
+                if closed:
+                    _log_late_commit(unit, error)
+                else:
+                    _log_failed_commit(unit, error)
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 
@@ -195,8 +198,13 @@ async def _finish_late(unit: UnitOfWork, *, succeeded: bool) -> None:
     try:
         await unit.finish(succeeded=succeeded)
     except Exception as error:  # noqa: BLE001 - the response has left
-        logger.error("{}: the COMMIT after the response failed: {}", unit.origin, safe_error(error))
+        _log_late_commit(unit, error)
+
+
+def _log_late_commit(unit: UnitOfWork, error: Exception) -> None:
+    logger.error("{}: the COMMIT after the response failed: {}", unit.origin, safe_error(error))
 
 
 def _log_failed_commit(unit: UnitOfWork, error: Exception) -> None:
-    logger.error("{}: COMMIT failed: {}", unit.origin, safe_error(error))
+    level = level_for(answer_for(error).status)
+    logger.log(level, "{}: COMMIT failed: {}", unit.origin, safe_error(error))

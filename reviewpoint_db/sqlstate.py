@@ -30,6 +30,7 @@ __all__ = [
     "is_of_database",
     "is_serialization_failure",
     "is_transient_connect",
+    "level_for",
     "log_answer",
     "log_hint",
     "retry_after_header",
@@ -225,6 +226,11 @@ def log_hint(error: BaseException) -> str | None:
     return _HINTS.get(code or "")
 
 
+def level_for(status: int) -> str:
+    """The level at which an error is logged that was answered so: a client's mistake is none of ours."""
+    return {500: "ERROR", 503: "WARNING"}.get(status, "INFO")
+
+
 def log_answer(error: BaseException, status: int, origin: object) -> None:
     """Log an error that was answered, and what to do about it.
 
@@ -235,7 +241,7 @@ def log_answer(error: BaseException, status: int, origin: object) -> None:
     """
     hint = log_hint(error)
     logger.log(
-        {500: "ERROR", 503: "WARNING"}.get(status, "INFO"),
+        level_for(status),
         "{} answered with {}: {}{}",
         origin or "A request",
         status,
