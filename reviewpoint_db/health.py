@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from loguru import logger
@@ -27,15 +27,8 @@ from reviewpoint_db.snapshots import LATE_FOR
 from reviewpoint_db.unpooled import open_unpooled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from reviewpoint_db.activity import Activity
     from reviewpoint_db.backend import Backend
-    from reviewpoint_db.config import DatabaseConfig
-    from reviewpoint_db.pending import PendingMigrations
-    from reviewpoint_db.replicas import Replicas
+    from reviewpoint_db.database import Database
 
 __all__ = (
     "SATURATED_AFTER",
@@ -56,30 +49,6 @@ _Timing = tuple[float, float]  # seconds: connecting, and one round trip
 _TOO_MANY_CLIENTS: Final = "53300"
 
 
-class _Database(Protocol):
-    """What a check needs of a `Database`, which stands below this module."""
-
-    @property
-    def config(self) -> DatabaseConfig: ...
-
-    @property
-    def engine(self) -> AsyncEngine: ...
-
-    @property
-    def activity(self) -> Activity: ...
-
-    @property
-    def pending(self) -> PendingMigrations | None: ...
-
-    @property
-    def replicas(self) -> Replicas | None: ...
-
-    @property
-    def checks(self) -> Mapping[str, Check]: ...
-
-    async def health(self) -> HealthReport: ...
-
-
 class HealthProbe:
     """The health checks of one database, one at a time in each event loop.
 
@@ -92,7 +61,7 @@ class HealthProbe:
         database: Whose configuration, engine and checks are used.
     """
 
-    def __init__(self, database: _Database) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[HealthReport]] = (
             WeakKeyDictionary()
@@ -257,7 +226,7 @@ class HealthProbe:
         return CheckResult(name="pool", status="degraded", detail=detail)
 
 
-async def check_health(database: _Database) -> HealthReport:
+async def check_health(database: Database) -> HealthReport:
     """Check a database; the same as `await database.health()`.
 
     Args:

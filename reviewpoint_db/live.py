@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from loguru import logger
 
@@ -16,10 +16,9 @@ from reviewpoint_db.history import Gauges, History
 from reviewpoint_db.siblings import Answer, Siblings
 
 if TYPE_CHECKING:
-    from reviewpoint_db.activity import Activity
     from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.database import Database
     from reviewpoint_db.gauges import PoolGauges
-    from reviewpoint_db.health_memory import HealthMemory
     from reviewpoint_db.health_report import HealthReport
     from reviewpoint_db.holder import HolderSnapshot
     from reviewpoint_db.server_view import ServerView
@@ -37,30 +36,6 @@ _HEALTH_LASTS: Final = 5.0
 _HEALTH_WAIT: Final = 1.0
 
 
-class _Database(Protocol):
-    """What this needs of a `Database`, which stands below this module."""
-
-    @property
-    def config(self) -> DatabaseConfig: ...
-
-    @property
-    def activity(self) -> Activity: ...
-
-    @property
-    def started(self) -> bool: ...
-
-    @property
-    def last_health(self) -> HealthMemory: ...
-
-    async def health(self) -> HealthReport: ...
-
-    def gauges(self) -> PoolGauges: ...
-
-    async def look_at_server(
-        self, holders: tuple[HolderSnapshot, ...] | None = None
-    ) -> ServerView: ...
-
-
 class Live:
     """The memory of one process for the live page; nothing runs before `serving()`.
 
@@ -68,7 +43,7 @@ class Live:
         database: Whose pools are looked at.
     """
 
-    def __init__(self, database: _Database) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self.history = History()
         #: One for each loop that serves; to the other workers they are one.

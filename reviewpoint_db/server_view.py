@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,10 +23,8 @@ from reviewpoint_db.server_sqlite import look_at_file
 from reviewpoint_db.unpooled import idle_or_unpooled
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from reviewpoint_db.activity import Activity
     from reviewpoint_db.config import DatabaseConfig
+    from reviewpoint_db.database import Database
 
 __all__ = [
     "Blocking",
@@ -57,21 +55,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     blockings: tuple[Blocking, ...] = ()
 
 
-class _Database(Protocol):
-    """What this needs of a `Database`, which stands below this module."""
-
-    @property
-    def config(self) -> DatabaseConfig: ...
-
-    @property
-    def engine(self) -> AsyncEngine: ...
-
-    @property
-    def activity(self) -> Activity: ...
-
-
 async def look_at_server(
-    database: _Database, holders: tuple[HolderSnapshot, ...] | None = None
+    database: Database, holders: tuple[HolderSnapshot, ...] | None = None
 ) -> ServerView:
     """Ask the server, within `health_timeout` seconds and around a pool that is full.
 
