@@ -1281,7 +1281,7 @@ MUTANTS = [
     ),
     Mutant(
         "in Litestar nobody answers once a response was begun",
-        "litestar/middleware.py",
+        "litestar/errors.py",
         "    ScopeState.from_scope(scope).response_started = False\n",
         "    ScopeState.from_scope(scope)\n",
         *contract("commit", "deferred_constraint"),

@@ -9,7 +9,7 @@ own `{"status_code", "detail"}`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
@@ -25,10 +25,14 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError
-from reviewpoint_db.litestar.middleware import is_logged, origin
+from reviewpoint_db.litestar.middleware import origin
+from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_answer, retry_after_header
 
-__all__ = ("database_error_handler", "repository_error_handler")
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope, Send
+
+__all__ = ("answer_commit_error", "database_error_handler", "repository_error_handler")
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -76,10 +80,28 @@ def repository_error_handler(
     return handle
 
 
+async def answer_commit_error(scope: Any, receive: Any, send: Any, error: Exception) -> None:
+    """Answer a failed COMMIT by the application's own exception handlers, though a response was begun.
+
+    The response's start never left: the COMMIT that failed stood before it. But Litestar noted it
+    as sent, and there is no public way to say otherwise. Both private names of Litestar that this
+    package uses are here; a test fails when they change.
+    """
+    from litestar._asgi.utils import wrap_in_exception_handler
+    from litestar.utils.scope.state import ScopeState
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    mark_as_logged(error)  # by the middleware that met it
+    ScopeState.from_scope(scope).response_started = False
+    await wrap_in_exception_handler(fail)(scope, receive, send)
+
+
 def _respond(
     request: AnyRequest, error: Exception, answer: ErrorAnswer, *, detail: str | None = None
 ) -> Response[Any]:
-    if not is_logged(request.scope, error):
+    if not mark_as_logged(error):
         log_answer(error, answer.status, origin(request.scope))
     # Those of its routers and of the handler itself are among them.
     handlers = request.route_handler.resolve_exception_handlers()

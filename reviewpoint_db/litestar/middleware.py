@@ -1,9 +1,9 @@
-"""What the middlewares need of Litestar: a handler's name, its exception handlers, its cache."""
+"""What the middlewares need of Litestar: a handler's name, and its response cache."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from litestar import Request
 
@@ -18,20 +18,15 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from litestar.connection import ASGIConnection
     from litestar.handlers import HTTPRouteHandler
-    from litestar.types import Receive, Scope, Send
     from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = (
     "CommitMiddleware",
-    "answer",
     "get_read_session",
     "get_session",
-    "is_logged",
     "note_socket_failure",
     "origin",
 )
-
-_FAILED_COMMIT: Final = "reviewpoint_db_failed_commit"
 
 
 def get_session(
@@ -71,29 +66,6 @@ def origin(scope: Any) -> str:
     # The template, not the path: a path may bear a token.
     method = scope.get("method", "WEBSOCKET")
     return f"{method} {scope.get('path_template', '?')} {scope.get('route_handler', '')}".rstrip()
-
-
-async def answer(scope: Any, receive: Any, send: Any, error: Exception) -> None:
-    """Answer an error by the application's own exception handlers, though a response was begun.
-
-    The response's start never left: the COMMIT that failed stood before it. But Litestar noted it
-    as sent, and there is no public way to say otherwise. Both private names of Litestar that this
-    package uses are here; a test fails when they change.
-    """
-    from litestar._asgi.utils import wrap_in_exception_handler
-    from litestar.utils.scope.state import ScopeState
-
-    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        raise error
-
-    scope[_FAILED_COMMIT] = error
-    ScopeState.from_scope(scope).response_started = False
-    await wrap_in_exception_handler(fail)(scope, receive, send)
-
-
-def is_logged(scope: Any, error: Exception) -> bool:
-    """Whether an error has its line in the log already, as a failed COMMIT has."""
-    return scope.get(_FAILED_COMMIT) is error
 
 
 async def note_socket_failure(error: Exception, scope: Any) -> None:

@@ -15,7 +15,11 @@ from reviewpoint_db.asgi import UnitOfWorkMiddleware
 from reviewpoint_db.database import Database
 from reviewpoint_db.litestar.alchemy import leave_to_unit_of_work
 from reviewpoint_db.litestar.binding import Binding, refuse_equals
-from reviewpoint_db.litestar.errors import database_error_handler, repository_error_handler
+from reviewpoint_db.litestar.errors import (
+    answer_commit_error,
+    database_error_handler,
+    repository_error_handler,
+)
 from reviewpoint_db.litestar.injection import (
     inject_databases,
     provide_read_session,
@@ -24,7 +28,6 @@ from reviewpoint_db.litestar.injection import (
 from reviewpoint_db.litestar.lifecycle import Lifecycle
 from reviewpoint_db.litestar.middleware import (
     CommitMiddleware,
-    answer,
     note_socket_failure,
     origin,
 )
@@ -92,7 +95,7 @@ class Setup(InitPlugin):
             inner = DefineMiddleware(
                 CommitMiddleware,
                 database=database,
-                answer=answer,
+                answer=answer_commit_error,
                 commits=rule.commits,
                 framework="litestar",
             )

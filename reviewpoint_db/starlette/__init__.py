@@ -7,6 +7,9 @@
     app = Starlette(routes=[Route("/", index)])
     setup_database(app)
 
+`setup_database` (`setup.py`) makes the routes and adds the database to the application's
+`Installation`, which changes its middleware stack and its lifespan.
+
 From outside to inside a request meets: the unit of work, which releases its session; the routes of
 this package; the application's middleware; COMMIT, at the start of the response; the application.
 """
