@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, ExceptionContext, event
 
 from reviewpoint_db.driver_errors import code_of
-from reviewpoint_db.pooled import KEY, holder_of
+from reviewpoint_db.pooled import RECORD_KEY, holder_of
 from reviewpoint_db.statements import BEGIN, shape_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _ending(verb: Callable[[Any], None], statement: str) -> Callable[[Any], None
 
     def end(connection: Any) -> None:
         info = connection.record_info
-        pooled = info.get(KEY) if info else None
+        pooled = info.get(RECORD_KEY) if info else None
         holder = pooled.holder if pooled is not None else None
         if holder is not None:
             holder.statement = statement
@@ -86,7 +86,7 @@ class _Observer:
             # Written out here, since each call counts that is made for every statement: a
             # connection that executes is neither closed nor invalidated.
             info = context.root_connection.connection.record_info if context is not None else None
-            pooled = info.get(KEY) if info else None
+            pooled = info.get(RECORD_KEY) if info else None
             holder = pooled.holder if pooled is not None else None
             if holder is None:
                 execute(cursor, statement, parameters, context)

@@ -19,7 +19,7 @@ from reviewpoint_db.driver_errors import code_of, is_of_driver, wrapped
 
 __all__ = [
     "CLOSE_TIMEOUT",
-    "KEY",
+    "RECORD_KEY",
     "Pooled",
     "holder_of",
     "noting",
@@ -31,8 +31,8 @@ __all__ = [
 CLOSE_TIMEOUT: Final = 2.0
 #: The share of `max_lifetime` by which connections retire early, so that a fleet does not reconnect at once.
 _LIFETIME_JITTER: Final = 0.1
-#: Where SQLAlchemy's record of a connection has its `Pooled`, in `record_info`.
-KEY: Final = "reviewpoint_db"
+#: Under which SQLAlchemy's record of a connection has its `Pooled`, in `record_info`.
+RECORD_KEY: Final = "reviewpoint_db"
 
 #: Where `noting` leaves what the connect under way has made.
 _made: ContextVar[list[Any] | None] = ContextVar("reviewpoint_db_made", default=None)
@@ -63,7 +63,7 @@ class Pooled:
         self.adapted = self.record.dbapi_connection
         self.driver: Any = self.record.driver_connection
         assert self.record.record_info is not None
-        self.record.record_info[KEY] = self
+        self.record.record_info[RECORD_KEY] = self
 
     @property
     def busy(self) -> bool:
@@ -77,7 +77,7 @@ def retire_softly(_connection: Any, record: ConnectionPoolEntry, _error: object)
 
     SQLAlchemy would replace it after the next checkout, outside of the pool's deadline.
     """
-    pooled: Pooled | None = (record.record_info or {}).get(KEY)
+    pooled: Pooled | None = (record.record_info or {}).get(RECORD_KEY)
     if pooled is not None:
         pooled.retire_at = float("-inf")
 
@@ -145,5 +145,5 @@ def holder_of(connection: Connection) -> Holder | None:
     if connection.closed or connection.invalidated:
         return None
     info = connection.connection.record_info
-    pooled: Pooled | None = info.get(KEY) if info else None
+    pooled: Pooled | None = info.get(RECORD_KEY) if info else None
     return pooled.holder if pooled is not None else None

@@ -11,7 +11,7 @@ each turn has its connection for itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
@@ -21,6 +21,7 @@ from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 
 from reviewpoint_db.backend import READ_ONLY, WRITE_REFUSED
 from reviewpoint_db.errors import DatabaseUnavailableError, ReadOnlySessionError
+from reviewpoint_db.lsn import MAX_LSN
 from reviewpoint_db.session import (
     BoundSession,
     SessionMixin,
@@ -31,7 +32,6 @@ from reviewpoint_db.session import (
 from reviewpoint_db.turns import Turns
 
 __all__ = [
-    "MAX_LSN",
     "ReadSource",
     "ReadSources",
     "make_read_session_class",
@@ -39,9 +39,6 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-
-#: Greater than any LSN: what must be seen is on the primary only, as far as is known.
-MAX_LSN: Final = (1 << 64) - 1
 
 
 class ReadSource(Protocol):

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from loguru import logger
 from sqlalchemy import text
 
-from reviewpoint_db.read_session import MAX_LSN, read_engine_of
+from reviewpoint_db.lsn import MAX_LSN, parse_lsn
+from reviewpoint_db.read_session import read_engine_of
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.replica_watch import parse_lsn
 
 if TYPE_CHECKING:
     from reviewpoint_db.asgi_types import Message, Scope, Send

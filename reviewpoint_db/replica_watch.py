@@ -22,11 +22,12 @@ from sqlalchemy.pool import NullPool
 
 from reviewpoint_db.backend import REPLICA
 from reviewpoint_db.hosts import HEAD_START
+from reviewpoint_db.lsn import parse_lsn
 from reviewpoint_db.pgbouncer import listen_for
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.running_loop import running_loop
 
-__all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen", "parse_lsn"]
+__all__ = ["Address", "PrimaryLog", "ReplicaWatch", "Seen"]
 
 #: Seconds between two measurements at most, and at least.
 _INTERVAL: Final = 0.5
@@ -74,12 +75,6 @@ class Seen(NamedTuple):
     replayed: int = 0
     lag: float | None = None
     unmeasured: bool = False
-
-
-def parse_lsn(text: str) -> int:
-    """Read an LSN, a position in the WAL, as PostgreSQL writes it: `16/B374D848`."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
 
 
 class PrimaryLog:

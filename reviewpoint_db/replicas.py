@@ -20,9 +20,10 @@ from reviewpoint_db.activity import Activity
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.engine import connect_args_of, create_engine
 from reviewpoint_db.forks import on_fork
-from reviewpoint_db.read_session import MAX_LSN, ReadSource, read_engine_of
+from reviewpoint_db.lsn import MAX_LSN, parse_lsn
+from reviewpoint_db.read_session import ReadSource, read_engine_of
 from reviewpoint_db.replica import Replica, ReplicaState
-from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen, parse_lsn
+from reviewpoint_db.replica_watch import Address, ReplicaWatch, Seen
 
 __all__ = ["Replicas"]
 

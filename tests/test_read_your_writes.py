@@ -16,7 +16,7 @@ from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.litestar import ReviewPointDBPlugin, SessionDep
-from reviewpoint_db.read_session import MAX_LSN
+from reviewpoint_db.lsn import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica import Replica
 from reviewpoint_db.replica_watch import Seen

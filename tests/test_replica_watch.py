@@ -10,7 +10,8 @@ from contextlib import ExitStack
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.replica_watch import _PRIMARY, Seen, _Host, parse_lsn
+from reviewpoint_db.lsn import parse_lsn
+from reviewpoint_db.replica_watch import _PRIMARY, Seen, _Host
 from reviewpoint_db.replicas import Replicas
 
 NAME = "reviewpoint_db replicas"

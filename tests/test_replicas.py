@@ -14,9 +14,9 @@ from sqlalchemy import NullPool, select, text
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError, SessionClosedError
-from reviewpoint_db.read_session import MAX_LSN
+from reviewpoint_db.lsn import MAX_LSN, parse_lsn
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
-from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _Stop, parse_lsn
+from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _Stop
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.session import state_of
 from tests.support.postgres import HOST, free_port

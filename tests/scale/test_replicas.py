@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.database import Database
-from reviewpoint_db.read_session import MAX_LSN
+from reviewpoint_db.lsn import MAX_LSN
 from reviewpoint_db.read_your_writes import Tokens, lsn_of_commits
 from reviewpoint_db.session import state_of
 from tests.support.replicas import PORT, config, port, reading, until
