@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -186,6 +185,48 @@ def test_counters_are_there_before_their_first_event(sqlite_url: str) -> None:
     expect_zeros(body)
 
 
+class Worker:
+    """A process whose metrics are in a folder with those of others; it waits for lines on its input."""
+
+    def __init__(self, folder: Path, code: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def until(self, line: str) -> bytes:
+        """Return what it prints before this line."""
+        return "".join(iter(self._output.readline, f"{line}\n")).encode()
+
+    def go_on(self) -> None:
+        """Let it do the next thing."""
+        self._input.write("\n")
+        self._input.flush()
+
+    def end(self) -> bytes:
+        """Let it come to its end, and return what it prints last."""
+        printed, _ = self._process.communicate("\n", timeout=30)
+        assert self._process.returncode == 0
+        return printed.encode()
+
+
 IDLE = """
 import sys
 from reviewpoint_db.config import DatabaseConfig
@@ -199,53 +240,30 @@ with reporting([database]):
 
 
 def test_the_counters_of_several_processes_too(sqlite_url: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IDLE, sqlite_url],
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-        capture_output=True,
-        check=True,
-    )
-    expect_zeros(done.stdout)
+    with Worker(tmp_path, IDLE, sqlite_url) as worker:
+        body = worker.end()
+    expect_zeros(body)
     for state in ("used", "idle"):
-        assert value_of(done.stdout, "connections", state=state) == 0
-    assert value_of(done.stdout, "pending_requests") == 0
+        assert value_of(body, "connections", state=state) == 0
+    assert value_of(body, "pending_requests") == 0
 
 
 def test_who_starts_takes_the_gauges_of_the_dead_out_and_those_of_nobody_else(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, sqlite_url],
-            env=environ,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    living, dead = workers
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        dead.kill()
-        dead.communicate()
+    with Worker(tmp_path, WORKER, sqlite_url) as living:
+        with Worker(tmp_path, WORKER, sqlite_url) as dead:
+            living.until("ready")
+            dead.until("ready")
         assert (tmp_path / f"gauge_livesum_{dead.pid}.db").exists()
-        done = subprocess.run(
-            [sys.executable, "-c", IDLE, sqlite_url], env=environ, capture_output=True, check=True
-        )
-        assert value_of(done.stdout, "connections", state="used") == 2
-        assert value_of(done.stdout, "connections_max") == 2 + 15
-        assert value_of(done.stdout, "timeouts_total") == 2  # what has happened has happened
+        with Worker(tmp_path, IDLE, sqlite_url) as starting:
+            body = starting.end()
+        assert value_of(body, "connections", state="used") == 2
+        assert value_of(body, "connections_max") == 2 + 15
+        assert value_of(body, "timeouts_total") == 2  # what has happened has happened
         assert not (tmp_path / f"gauge_livesum_{dead.pid}.db").exists()
         assert (tmp_path / f"gauge_livesum_{living.pid}.db").exists()
         assert (tmp_path / f"counter_{dead.pid}.db").exists()
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
 
 
 def test_whom_one_may_not_ask_lives_and_two_that_start_at_once_do_not_mind(
@@ -312,30 +330,11 @@ asyncio.run(main())
 def test_two_workers_answer_with_the_sum_of_both(sqlite_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, sqlite_url],
-            env=environ,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        first = workers[0]
-        assert first.stdin is not None
-        assert first.stdout is not None
-        first.stdin.write("\n")
-        first.stdin.flush()
-        lines = []
-        while (line := first.stdout.readline()) != "# EOF\n":
-            lines.append(line)
-        body = "".join(lines).encode()
+    with Worker(folder, WORKER, sqlite_url) as first, Worker(folder, WORKER, sqlite_url) as second:
+        first.until("ready")
+        second.until("ready")
+        first.go_on()
+        body = first.until("# EOF")
         assert value_of(body, "connections", state="used") == 4
         assert value_of(body, "connections", state="idle") == 0
         assert value_of(body, "connections_max") == 4
@@ -346,13 +345,8 @@ def test_two_workers_answer_with_the_sum_of_both(sqlite_url: str, tmp_path: Path
         families = {family.name for family in text_string_to_metric_families(body.decode())}
         assert families <= {metric.full_name for metric in METRICS}
         assert "reviewpoint_db_wait_seconds" in families
-        for worker in workers:
-            worker.communicate("\n\n", timeout=30)
-            assert worker.returncode == 0
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        first.end()
+        second.end()
 
 
 def test_of_several_processes_the_worst_word_on_a_replica_counts(tmp_path: Path) -> None:
@@ -378,32 +372,17 @@ with reporting([database]):
     sys.stdin.readline()
 sys.stdout.write(exposition(database)[0].decode())
 """
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    workers = []
-    bodies = []
-    try:
+    with ExitStack() as stack:
+        workers, bodies = [], []
         for words in (["0.5"], ["0.25", "7", "0.25", "lost"]):
-            worker = subprocess.Popen(
-                [sys.executable, "-c", code, *words],
-                env=environ,
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            workers.append(worker)
-            assert worker.stdout is not None
-            body = "".join(iter(worker.stdout.readline, "# EOF\n"))
-            bodies.append(body.encode())
+            workers.append(stack.enter_context(Worker(tmp_path, code, *words)))
+            bodies.append(workers[-1].until("# EOF"))
         up = [value_of(body, "replica_up", replica="r1:5432") for body in bodies]
         lag = [value_of(body, "replica_lag_seconds", replica="r1:5432") for body in bodies]
         assert (up, lag) == ([1, 0], [0.5, 0.5])
-        last = workers[1].communicate("\n", timeout=30)[0].encode()
+        last = workers[1].end()
         assert value_of(last, "replica_up", replica="r1:5432") == 1
         assert value_of(last, "replica_lag_seconds", replica="r1:5432") == 0.5
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
 
 
 def test_of_several_processes_the_worst_word_on_the_database_counts(tmp_path: Path) -> None:
@@ -428,35 +407,17 @@ with reporting([database]):
     sys.stdin.readline()
 sys.stdout.write(exposition(database)[0].decode())
 """
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    workers = []
-    found = []
-    try:
+    with ExitStack() as stack:
+        workers, found = [], []
         for words in (["-"], ["before"], ["-", "fails"]):
-            worker = subprocess.Popen(
-                [sys.executable, "-c", code, *words],
-                env=environ,
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            workers.append(worker)
-            assert worker.stdout is not None
-            body = "".join(iter(worker.stdout.readline, "# EOF\n"))
-            found.append(value_of(body.encode(), "up"))
+            workers.append(stack.enter_context(Worker(tmp_path, code, *words)))
+            found.append(value_of(workers[-1].until("# EOF"), "up"))
         assert found == [1, 0, 0]
         for worker, left in zip(workers[1:], (0, 1), strict=True):
-            body = worker.communicate("\n", timeout=30)[0]
-            assert value_of(body.encode(), "up") == left
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
+            assert value_of(worker.end(), "up") == left
 
 
-async def test_what_a_process_writes_through_ends_with_it(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_process_writes_through_ends_with_it(sqlite_url: str, tmp_path: Path) -> None:
     code = """
 import asyncio, sys
 from sqlalchemy import text
@@ -474,18 +435,12 @@ async def main():
 
 asyncio.run(main())
 """
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", code, sqlite_url],
-        env=environ,
-        capture_output=True,
-        check=True,
-    )
-    assert value_of(done.stdout, "session_seconds_count", handler="a job") == 1
-    assert value_of(done.stdout, "connections_max") == 0
-    assert value_of(done.stdout, "connections", state="idle") == 0
-    assert value_of(done.stdout, "warnings_total", kind="leak") == 0
+    with Worker(tmp_path, code, sqlite_url) as worker:
+        body = worker.end()
+    assert value_of(body, "session_seconds_count", handler="a job") == 1
+    assert value_of(body, "connections_max") == 0
+    assert value_of(body, "connections", state="idle") == 0
+    assert value_of(body, "warnings_total", kind="leak") == 0
 
 
 @pytest.mark.usefixtures("one_process")
