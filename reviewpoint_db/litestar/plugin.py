@@ -116,17 +116,23 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
                 create_all=create_all,
                 alembic_config=alembic_config is not None,
             )
-            self.bindings = [
-                self._bind(
-                    one,
-                    one.serve(),
-                    path if path is None or one is configs[0] else f"{path}/{one.database.name}",
-                    _read_key(one.session_dependency_key),
-                    own=False,
-                )
-                for one in configs
-            ]
+            self.bindings = self._bind_theirs(configs, path)
         super().__init__(configs)
+
+    def _bind_theirs(
+        self, configs: Sequence[SQLAlchemyAsyncConfig], path: str | None
+    ) -> list[Binding]:
+        """Bind the databases of advanced-alchemy's configurations, the first at `path` itself."""
+        return [
+            self._bind(
+                one,
+                one.serve(),
+                path if path is None or one is configs[0] else f"{path}/{one.database.name}",
+                _read_key(one.session_dependency_key),
+                own=False,
+            )
+            for one in configs
+        ]
 
     def _bind(
         self,

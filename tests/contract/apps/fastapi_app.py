@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy.exc import ProgrammingError
 
 from reviewpoint_db.fastapi import ReadSessionDep, SessionDep, setup_database
+from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
-from tests.contract.apps.works import WORKS, RefusedError, Reply, add, converse, stream
 
 fastapi = FastAPI()
 
@@ -19,7 +19,7 @@ fastapi = FastAPI()
 @fastapi.post("/do/{name}")
 async def do(name: str, request: Request, session: SessionDep) -> Response:
     try:
-        reply = await WORKS[name](session, request.query_params) or Reply()
+        reply = await HANDLERS[name](session, request.query_params) or Reply()
     except RefusedError as refused:
         raise HTTPException(refused.status) from refused
     return JSONResponse(reply.data, reply.status)
@@ -27,7 +27,7 @@ async def do(name: str, request: Request, session: SessionDep) -> Response:
 
 @fastapi.post("/read/{name}")
 async def read(name: str, request: Request, session: ReadSessionDep) -> Response:
-    reply = await WORKS[name](session, request.query_params) or Reply()
+    reply = await HANDLERS[name](session, request.query_params) or Reply()
     return JSONResponse(reply.data, reply.status)
 
 
@@ -40,7 +40,7 @@ async def streamed(name: str, request: Request, session: SessionDep) -> Response
 async def background(
     name: str, request: Request, session: SessionDep, tasks: BackgroundTasks
 ) -> dict[str, str]:
-    tasks.add_task(WORKS[name], session, request.query_params)
+    tasks.add_task(HANDLERS[name], session, request.query_params)
     return {}
 
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.litestar import ReviewPointDBPlugin, get_session
+from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
-from tests.contract.apps.works import WORKS, RefusedError, Reply, add, converse, stream
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -28,7 +28,7 @@ AnyRequest = Request[Any, Any, Any]
 @post("/do/{name:str}", status_code=200)
 async def do(name: str, request: AnyRequest, db_session: AsyncSession) -> Response[dict[str, Any]]:
     try:
-        reply = await WORKS[name](db_session, request.query_params) or Reply()
+        reply = await HANDLERS[name](db_session, request.query_params) or Reply()
     except RefusedError as refused:
         raise HTTPException(status_code=refused.status) from refused
     return Response(reply.data, status_code=reply.status)
@@ -38,7 +38,7 @@ async def do(name: str, request: AnyRequest, db_session: AsyncSession) -> Respon
 async def read(
     name: str, request: AnyRequest, db_read_session: AsyncSession
 ) -> Response[dict[str, Any]]:
-    reply = await WORKS[name](db_read_session, request.query_params) or Reply()
+    reply = await HANDLERS[name](db_read_session, request.query_params) or Reply()
     return Response(reply.data, status_code=reply.status)
 
 
@@ -51,7 +51,7 @@ async def streamed(name: str, request: AnyRequest, db_session: AsyncSession) -> 
 async def background(
     name: str, request: AnyRequest, db_session: AsyncSession
 ) -> Response[dict[str, Any]]:
-    task = BackgroundTask(WORKS[name], db_session, request.query_params)
+    task = BackgroundTask(HANDLERS[name], db_session, request.query_params)
     return Response({}, background=task)
 
 
@@ -86,7 +86,7 @@ async def validated(db_session: AsyncSession, added: int, number: int) -> None:
 
 @get("/cached/{name:str}", cache=60)
 async def cached(name: str, request: AnyRequest, db_session: AsyncSession) -> dict[str, Any]:
-    reply = await WORKS[name](db_session, request.query_params) or Reply()
+    reply = await HANDLERS[name](db_session, request.query_params) or Reply()
     return reply.data
 
 

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from reviewpoint_db.starlette import get_read_session, get_session, setup_database
+from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
-from tests.contract.apps.works import WORKS, RefusedError, Reply, add, converse, stream
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 async def do(request: Request) -> Response:
-    work = WORKS[request.path_params["name"]]
+    handler = HANDLERS[request.path_params["name"]]
     try:
-        reply = await work(get_session(request), request.query_params) or Reply()
+        reply = await handler(get_session(request), request.query_params) or Reply()
     except RefusedError as refused:
         raise HTTPException(refused.status) from refused
     return JSONResponse(reply.data, reply.status)
 
 
 async def read(request: Request) -> Response:
-    work = WORKS[request.path_params["name"]]
-    reply = await work(get_read_session(request), request.query_params) or Reply()
+    handler = HANDLERS[request.path_params["name"]]
+    reply = await handler(get_read_session(request), request.query_params) or Reply()
     return JSONResponse(reply.data, reply.status)
 
 
@@ -43,8 +43,8 @@ async def streamed(request: Request) -> Response:
 
 
 async def background(request: Request) -> Response:
-    work = WORKS[request.path_params["name"]]
-    task = BackgroundTask(work, get_session(request), request.query_params)
+    handler = HANDLERS[request.path_params["name"]]
+    task = BackgroundTask(handler, get_session(request), request.query_params)
     return JSONResponse({}, background=task)
 
 

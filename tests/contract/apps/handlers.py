@@ -1,6 +1,6 @@
-"""What the handlers do, whatever framework calls them.
+"""The handlers of the three applications, without their framework.
 
-A work gets the request's session and the parameters of its URL. Where it has something to store, it
+A handler gets the request's session and the parameters of its URL. Where it has something to store, it
 calls `keep()`: the handler's own COMMIT in manual mode, nothing in autocommit mode.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     Params = Mapping[str, str]
-    Work = Callable[[AsyncSession, Params], Awaitable["Reply | None"]]
+    Handler = Callable[[AsyncSession, Params], Awaitable["Reply | None"]]
 
 
 @dataclass
@@ -60,7 +60,7 @@ async def keep(session: AsyncSession) -> None:
         await session.commit()
 
 
-# -- works that store ---------------------------------------------------------------------------
+# -- handlers that store ---------------------------------------------------------------------------
 
 
 async def store(session: AsyncSession, params: Params) -> None:
@@ -105,7 +105,7 @@ async def hold(session: AsyncSession, params: Params) -> None:
     await rows.close()
 
 
-# -- works that do not --------------------------------------------------------------------------
+# -- handlers that do not --------------------------------------------------------------------------
 
 
 async def add_only(session: AsyncSession, params: Params) -> Reply:
@@ -153,7 +153,7 @@ async def crash(session: AsyncSession, params: Params) -> None:
     raise RuntimeError("crashed")
 
 
-# -- works whose request is cancelled -----------------------------------------------------------
+# -- handlers whose request is cancelled -----------------------------------------------------------
 
 
 async def cancelled_in_query(session: AsyncSession, params: Params) -> None:
@@ -195,7 +195,7 @@ async def gathered(session: AsyncSession, params: Params) -> None:
     await store(session, params)
 
 
-# -- works that meet each other -----------------------------------------------------------------
+# -- handlers that meet each other -----------------------------------------------------------------
 
 _barriers: dict[str, asyncio.Barrier] = defaultdict(lambda: asyncio.Barrier(2))
 
@@ -226,9 +226,9 @@ async def deadlocked(session: AsyncSession, params: Params) -> None:
     await keep(session)
 
 
-WORKS: dict[str, Work] = {
-    work.__name__.replace("_", "-"): work
-    for work in (
+HANDLERS: dict[str, Handler] = {
+    handler.__name__.replace("_", "-"): handler
+    for handler in (
         store,
         store_and_redirect,
         store_slowly,
