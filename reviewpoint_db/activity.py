@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 
+from reviewpoint_db.answer_log import AnswerLog
 from reviewpoint_db.context import SYSTEM_CHECKS
 from reviewpoint_db.failures import Failing, Failures
 from reviewpoint_db.forks import on_fork
@@ -110,6 +111,8 @@ class Activity:
         self.last_failure: str | None = None
         #: Whether the database can be reached; its replicas are not meant.
         self.reachability = Reachability(self)
+        #: Which errors were answered, as far as they are alike.
+        self.answers = AnswerLog()
         #: The last time that the event loop was late.
         self.loop_late: LoopLate | None = None
         #: The last time that a SQLite file was found removed or replaced.
@@ -176,6 +179,8 @@ class Activity:
 
     def up_changed(self, *, up: bool) -> None:
         """Tell who listens whether the database can be reached; `reachability` keeps it."""
+        if up:
+            self.answers.tell()  # before the line that it answers again
         self._tell("up", float(up))
 
     def connection_closed(self, reason: CloseReason) -> None:

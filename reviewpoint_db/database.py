@@ -282,6 +282,7 @@ class Database:
             return
         was_started, self.started = self.started, False
         self._watch.stop()
+        self.activity.answers.tell()
         if self.replicas is not None:
             await asyncio.to_thread(self.replicas.stop)
         await self.drain()

@@ -14,15 +14,14 @@ from typing import Any, Final
 
 from loguru import logger
 
+from reviewpoint_db.answer_log import log_answer
 from reviewpoint_db.asgi_types import Message, Scope, Send
-from reviewpoint_db.context import describe_origin
 from reviewpoint_db.logs import mark_as_logged
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import (
     ErrorAnswer,
     answer_for,
     is_of_database,
-    log_answer,
     retry_after_header,
 )
 
@@ -90,7 +89,7 @@ class SocketRefusal:
             return False
         self._closed = True
         if not mark_as_logged(error):
-            log_answer(error, answer.status, describe_origin())
+            log_answer(error, answer.status)
         if self._open or not self._may_deny:
             close = {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": answer.detail}
             await self._send(close)

@@ -13,12 +13,10 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-from loguru import logger
 from sqlalchemy import exc
 
 from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, wrapped
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
-from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.tls_errors import is_tls_refused
 
 __all__ = [
@@ -28,10 +26,10 @@ __all__ = [
     "answer_for",
     "is_disconnect",
     "is_of_database",
+    "is_refused_login",
     "is_serialization_failure",
     "is_transient_connect",
     "level_for",
-    "log_answer",
     "log_hint",
     "retry_after_header",
 ]
@@ -126,6 +124,12 @@ def is_disconnect(error: BaseException) -> bool:
 def _is_out_of_step(error: BaseException) -> bool:
     # asyncpg's, when the server's farewell has been read and the end of the connection has not.
     return is_of_asyncpg(error) and type(error).__name__ == "InternalClientError"
+
+
+def is_refused_login(error: BaseException) -> bool:
+    """Whether the server lets nobody in with these credentials, or has no such database."""
+    code = code_of(error)
+    return code is not None and code.startswith(("28", "3D"))
 
 
 def is_transient_connect(error: BaseException) -> bool:
@@ -229,22 +233,3 @@ def log_hint(error: BaseException) -> str | None:
 def level_for(status: int) -> str:
     """The level at which an error is logged that was answered so: a client's mistake is none of ours."""
     return {500: "ERROR", 503: "WARNING"}.get(status, "INFO")
-
-
-def log_answer(error: BaseException, status: int, origin: object) -> None:
-    """Log an error that was answered, and what to do about it.
-
-    Args:
-        error: What was answered.
-        status: The answer's.
-        origin: The request; None where it is not known.
-    """
-    hint = log_hint(error)
-    logger.log(
-        level_for(status),
-        "{} answered with {}: {}{}",
-        origin or "A request",
-        status,
-        safe_error(error),
-        f"; {hint}" if hint else "",
-    )

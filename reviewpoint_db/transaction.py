@@ -21,6 +21,7 @@ from reviewpoint_db.session import awaits_commit, state_of
 from reviewpoint_db.settings import refuse
 
 if TYPE_CHECKING:
+    from reviewpoint_db.activity import Activity
     from reviewpoint_db.asgi_types import Scope
     from reviewpoint_db.database import Database
     from reviewpoint_db.holder import Work
@@ -112,6 +113,11 @@ class UnitOfWork:
         self._succeeded: bool | None = None
         #: The HTTP status that the client got; None until it got one.
         self.status: int | None = None
+
+    @property
+    def activity(self) -> Activity:
+        """What its database does."""
+        return self._terms.database.activity
 
     @property
     def autocommit(self) -> bool:

@@ -210,6 +210,7 @@ class Watch:
                 rounds = 0.0
                 self.look_at_holders()
                 self.look_at_database()
+                self._activity.answers.tell_due()
 
 
 def _doing(holder: Holder, place: str | None) -> str:

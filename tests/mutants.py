@@ -132,6 +132,22 @@ MUTANTS = [
         "requests_meet",
     ),
     Mutant(
+        "each request of an outage has a line",
+        "answer_log.py",
+        "    if units and (status == 503 or is_refused_login(error)):\n",
+        "    if False:\n",
+        "tests/test_answer_log.py",
+        "handful_of_lines",
+    ),
+    Mutant(
+        "the last requests of an outage are told to nobody",
+        "watch.py",
+        "                self._activity.answers.tell_due()\n",
+        "",
+        "tests/test_answer_log.py",
+        "whom_nobody_came",
+    ),
+    Mutant(
         "a dead replica is told as an outage",
         "supply.py",
         "return getattr(self._pool._dialect, REPLICA, False)",

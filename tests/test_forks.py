@@ -36,6 +36,7 @@ LOCKS = """
     def hold():
         locks = (
             database.activity._lock,
+            database.activity.answers._lock,
             database._engines._lock,
             database._started_loops._lock,
             database._watch._lock,

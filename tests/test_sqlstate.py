@@ -14,18 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db import errors
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.context import Origin
 from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.sqlstate import (
     ErrorAnswer,
     answer_for,
     is_disconnect,
+    is_refused_login,
     is_serialization_failure,
     is_transient_connect,
-    log_answer,
     log_hint,
 )
-from tests.support.logs import logged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -311,18 +309,14 @@ def test_an_error_without_a_code_has_no_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "level"), [(404, "INFO"), (409, "INFO"), (500, "ERROR"), (503, "WARNING")]
+    ("error", "refused"),
+    [
+        (raised("28P01"), True),
+        (raised("28000"), True),
+        (raised("3D000"), True),
+        (raised("42P01"), False),
+        (OSError(), False),
+    ],
 )
-def test_the_level_of_an_answered_error_is_that_of_its_status(status: int, level: str) -> None:
-    with logged() as lines:
-        log_answer(ValueError(), status, Origin("GET /papers"))
-        log_answer(ValueError(), status, None)
-    assert lines[0].startswith(f"{level}|GET /papers answered with {status}: ValueError")
-    assert lines[1].startswith(f"{level}|A request answered with")
-
-
-async def test_the_line_of_an_answered_error_names_the_way_out(engine: AsyncEngine) -> None:
-    error = await failure(engine, "SELECT * FROM papyri")
-    with logged() as lines:
-        log_answer(error, 500, Origin("GET /papers"))
-    assert "; has the schema been created?" in lines[0]
+def test_what_a_server_lets_nobody_in_with(error: Exception, refused: bool) -> None:
+    assert is_refused_login(error) == refused

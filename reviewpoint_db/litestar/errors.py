@@ -24,10 +24,10 @@ from litestar.status_codes import HTTP_409_CONFLICT, HTTP_500_INTERNAL_SERVER_ER
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from reviewpoint_db.answer_log import log_answer
 from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError
-from reviewpoint_db.litestar.middleware import origin
 from reviewpoint_db.logs import mark_as_logged
-from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_answer, retry_after_header
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, retry_after_header
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -102,7 +102,7 @@ def _respond(
     request: AnyRequest, error: Exception, answer: ErrorAnswer, *, detail: str | None = None
 ) -> Response[Any]:
     if not mark_as_logged(error):
-        log_answer(error, answer.status, origin(request.scope))
+        log_answer(error, answer.status)
     # Those of its routers and of the handler itself are among them.
     handlers = request.route_handler.resolve_exception_handlers()
     unknown = isinstance(error, CommitOutcomeUnknownError)

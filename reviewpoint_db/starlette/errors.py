@@ -15,10 +15,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Host, Mount
 
-from reviewpoint_db.context import describe_origin
+from reviewpoint_db.answer_log import log_answer
 from reviewpoint_db.errors import CommitOutcomeUnknownError
 from reviewpoint_db.logs import mark_as_logged
-from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, log_answer, retry_after_header
+from reviewpoint_db.sqlstate import ErrorAnswer, answer_for, retry_after_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ async def answer_database_error(conn: HTTPConnection, error: Exception) -> Respo
     answer = answer_for(error, retry_after=seconds)
     # Starlette asks for a handler at the route, and for what that raised once more.
     if not mark_as_logged(error):
-        log_answer(error, answer.status, describe_origin())
+        log_answer(error, answer.status)
     if not isinstance(conn, Request):
         raise error  # our middleware answers what may pass; else the server closes the WebSocket
     if answer.status == 500 and not (
