@@ -114,6 +114,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
         self._tickets = itertools.count()
         self._leased: dict[ConnectionPoolEntry, Pooled] = {}
         self._suspect_since = float("-inf")
+        #: Since when it was full as listeners were last told of it.
+        self._told_full_since: float | None = None
 
     # -- checkout ---------------------------------------------------------------------------
 
@@ -166,8 +168,8 @@ class ElasticPool(AsyncAdaptedQueuePool):
                 pooled = await_only(self._slots.wait(ticket, deadline))
                 if self._sound(pooled, time.monotonic()):
                     break  # somebody had it a moment ago, however long the loop took to say so
-        except DeadlinePassed:
-            raise self._expired(arrived) from self._slots.outage
+        except DeadlinePassed as passed:
+            raise self._expired(arrived, passed.waiting) from self._slots.outage
         except asyncio.CancelledError:
             self.activity.acquire_canceled()
             raise
@@ -209,7 +211,7 @@ class ElasticPool(AsyncAdaptedQueuePool):
             raise
         return True
 
-    def _expired(self, arrived: float) -> Exception:
+    def _expired(self, arrived: float, waiting: int) -> Exception:
         self.activity.acquire_timed_out()
         outage = self._slots.outage
         # When connects hang, or nobody has a connection, the pool is not what is full.
@@ -217,9 +219,12 @@ class ElasticPool(AsyncAdaptedQueuePool):
         now = asyncio.get_running_loop().time()
         hanging = any(now - begun >= self._timeout / 2 for begun in self._supply.openings.values())
         if outage is not None or hanging or not self._leased:
-            return no_answer(self, outage)
-        error = exhausted(self, now - arrived)
-        self.activity.emit("db.pool_exhausted", message=str(error))
+            return no_answer(self, outage, waiting)
+        error = exhausted(self, now - arrived, waiting)
+        full_since = self._slots.full_since
+        if full_since is None or full_since != self._told_full_since:
+            self._told_full_since = full_since
+            self.activity.emit("db.pool_exhausted", message=str(error))
         return error
 
     # -- return -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from reviewpoint_db.driver_errors import is_of_asyncpg
@@ -18,38 +19,50 @@ __all__ = ["exhausted", "no_answer", "refused"]
 _NAMED_HOLDERS: Final = 5
 
 
-def no_answer(pool: ElasticPool, outage: Exception | None) -> DatabaseUnavailableError:
+def no_answer(
+    pool: ElasticPool, outage: Exception | None, waiting: int
+) -> DatabaseUnavailableError:
     """Return the error of one for whom no connection could be opened in time.
 
     Args:
         pool: Where he waited.
         outage: Why the last attempt failed, if it did.
+        waiting: How many waited, he included.
     """
     last = f"last attempt: {safe_error(outage)}" if outage else "no answer"
     return DatabaseUnavailableError(
         f"Database {pool.activity.name!r} accepted no connection within "
-        f"{pool.timeout():g} s ({last}; {pool.waiting()} waiting). "
+        f"{pool.timeout():g} s ({last}; {_queue(waiting)}). "
         "It is retried by itself; check that the server runs and the URL is right."
     )
 
 
-def exhausted(pool: ElasticPool, waited: float) -> PoolTimeoutError:
+def exhausted(pool: ElasticPool, waited: float, waiting: int) -> PoolTimeoutError:
     """Return the error of one who waited while all connections were in use.
 
     Args:
         pool: Where he waited.
         waited: For how many seconds; fewer than the pool's timeout where `queue_target` refused him.
+        waiting: How many waited, he included.
     """
     within = f"became free within {pool.timeout():g} s"
     if pool.queue_target and waited < pool.timeout():
         within = f"would become free in time (pool.queue_target, {waited:.2g} s waited)"
-    held = "; ".join(str(holder) for holder in pool.activity.holders()[:_NAMED_HOLDERS])
+    now = time.monotonic()
+    oldest = pool.activity.held()[:_NAMED_HOLDERS]
+    held = "; ".join(str(holder.snapshot(now)) for holder in oldest)
     return PoolTimeoutError(
         f"No connection of database {pool.activity.name!r} {within}"
         f": all {pool.total()} (pool.size {pool.size()} + pool.max_overflow "
-        f"{pool.max_overflow}) are in use, {pool.waiting()} waiting. Held by: {held or 'nobody'}. "
+        f"{pool.max_overflow}) are in use; {_queue(waiting)}. Held by: {held or 'nobody'}. "
         "Hold sessions for a shorter time (no slow calls inside a transaction), fix the leak, "
         "or raise pool.size."
+    )
+
+
+def _queue(waiting: int) -> str:
+    return (
+        f"{waiting} were waiting, this one included" if waiting > 1 else "nobody else was waiting"
     )
 
 

@@ -33,7 +33,15 @@ _LONGEST_PAUSE: Final = 1.0
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - the pool turns it into the error that users see
-    """Nothing became free in time."""
+    """Nothing became free in time.
+
+    Args:
+        waiting: How many waited until then, this one included.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__()
+        self.waiting = waiting
 
 
 class _Waiter(Generic[C]):
@@ -55,9 +63,9 @@ class _Waiter(Generic[C]):
         self.error = error
         self.woken.set_result(None)
 
-    def expire(self) -> None:
+    def expire(self, waiting: int) -> None:
         if not self.woken.done():
-            self.fail(DeadlinePassed())
+            self.fail(DeadlinePassed(waiting))
 
 
 class Slots(Generic[C]):
@@ -167,7 +175,7 @@ class Slots(Generic[C]):
         crowded = len(waiters) >= max(standing.places, self.limit)
         if crowded and waiters[-1].ticket < newcomer.ticket:  # else it was served before
             standing.refused(newcomer.since)
-            raise DeadlinePassed
+            raise DeadlinePassed(len(waiters) + 1)
 
     def _enqueue(self, waiter: _Waiter[C]) -> None:
         place = len(self._waiters)
@@ -188,9 +196,10 @@ class Slots(Generic[C]):
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._expiry = None
         now = max(self._expires_at, loop.time())  # a timer may be early by the clock's resolution
+        waiting = self.waiting  # before any of those whose time is up together
         for waiter in self._waiters:
             if waiter.deadline <= now:
-                waiter.expire()
+                waiter.expire(waiting)
             elif not waiter.woken.done():
                 self._expire_at(waiter.deadline, loop)
 
@@ -224,7 +233,7 @@ class Slots(Generic[C]):
         first: _Waiter[C] | None = waiter
         while first is not None and now - first.since > standing.patience:
             standing.refused(now)
-            first.expire()
+            first.expire(len(self._waiters))
             first = self._first()
         return first
 

@@ -345,13 +345,38 @@ async def test_a_full_pool_says_who_holds_its_connections(database_url: str) -> 
         assert "'papers'" in message
         assert "within 0.1 s" in message
         assert "all 1 (pool.size 1 + pool.max_overflow 0) are in use" in message
-        assert "Held by: nightly import (for 0." in message
+        assert "are in use; nobody else was waiting. Held by: nightly import (for 0." in message
         assert "raise pool.size" in message
         assert isinstance(caught.value, exc.TimeoutError)
         assert events == [("db.pool_exhausted", {"database": "papers", "message": message})]
         assert activity.snapshot().timed_out == 1
         await connection.close()
         await no_slot_is_lost(engine)
+
+
+async def test_those_who_time_out_together_say_how_many_they_were(sqlite_url: str) -> None:
+    async with engine_with_pool(sqlite_url, size=1, max_overflow=0, timeout=0.1) as engine:
+        async with engine.connect():
+            tasks = await queue_up(engine, 3)
+            time.sleep(0.15)  # noqa: ASYNC251 - so that one look finds all of them late
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+        assert ["; 3 were waiting, this one included. Held" in str(error) for error in errors] == [
+            True
+        ] * 3
+        assert pool_of(engine).waiting() == 0
+
+
+async def test_a_full_pool_is_an_event_once_until_something_is_free(sqlite_url: str) -> None:
+    events: list[str] = []
+    async with engine_with_pool(sqlite_url, size=1, max_overflow=0, timeout=0.05) as engine:
+        activity_of(engine).subscribe(lambda name, _: events.append(name))
+        for episode in range(1, 3):
+            async with engine.connect():
+                for _ in range(3):
+                    with pytest.raises(PoolTimeoutError):
+                        await ask(engine)
+            assert events == ["db.pool_exhausted"] * episode
+        assert activity_of(engine).snapshot().timed_out == 6
 
 
 async def test_a_holder_whose_task_ended_is_called_a_leak(sqlite_url: str) -> None:

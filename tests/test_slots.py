@@ -165,6 +165,16 @@ async def test_the_deadline_ends_the_wait() -> None:
     assert bench.offer(1)
 
 
+async def test_those_whose_time_is_up_together_know_how_many_they_were() -> None:
+    bench = await full(1)
+    deadline = asyncio.get_running_loop().time() + 0.01
+    tasks = [asyncio.create_task(bench.slots.wait(ticket, deadline)) for ticket in (1, 2, 3)]
+    for task in tasks:
+        with pytest.raises(DeadlinePassed) as passed:
+            await soon(task)
+        assert passed.value.waiting == 3
+
+
 async def test_a_deadline_that_has_passed_already_ends_the_wait() -> None:
     bench = await full(1)
     with pytest.raises(DeadlinePassed):
@@ -402,7 +412,7 @@ async def test_one_who_was_served_at_the_deadline_has_been_served() -> None:
     task = await bench.arrive()
     waiter = bench.slots._waiters[0]
     bench.slots.offer(1)
-    waiter.expire()
+    waiter.expire(1)
     assert await soon(task) == 1
 
 
@@ -478,9 +488,10 @@ async def test_where_all_have_waited_too_long_the_connection_is_kept() -> None:
     for waiter in bench.slots._waiters:
         waiter.since -= 1
     assert bench.offer(connection)
-    for task in late:
-        with pytest.raises(DeadlinePassed):
+    for task, left in zip(late, (2, 1), strict=True):
+        with pytest.raises(DeadlinePassed) as passed:
             await soon(task)
+        assert passed.value.waiting == left
     assert bench.slots.take() == connection
 
 
@@ -489,8 +500,9 @@ async def test_in_a_queue_that_stands_a_newcomer_without_a_place_is_refused_at_o
     waiting = await bench.arrive()
     newcomer = await bench.arrive()
     assert newcomer.done()
-    with pytest.raises(DeadlinePassed):
+    with pytest.raises(DeadlinePassed) as passed:
         await newcomer
+    assert passed.value.waiting == 2
     # Who was given a dead connection has his place, before all others.
     again = asyncio.create_task(bench.slots.wait(0, asyncio.get_running_loop().time() + 60))
     await asyncio.sleep(0)
