@@ -108,7 +108,6 @@ class Activity:
         self.engines_created = 0
         self.sessions_created = 0
         self.connection_failures = 0
-        self.last_failure: str | None = None
         #: Whether the database can be reached; its replicas are not meant.
         self.reachability = Reachability(self)
         #: Which errors were answered, as far as they are alike.
@@ -169,10 +168,9 @@ class Activity:
             self.reachability.answered()
 
     def connection_failed(self, error: str, *, to_replica: bool = False) -> None:
-        """Count a failed connect; `error` is its safe text."""
+        """Count a failed connect, or a failed health check; `error` is its safe text."""
         with self._lock:
             self.connection_failures += 1
-            self.last_failure = error
         self._tell("connect_failed")
         if not to_replica:
             self.reachability.failed(error)

@@ -18,7 +18,7 @@ class HealthMemory:
     """The last report of one database.
 
     Args:
-        activity: Learns whether the database can be reached.
+        activity: Learns whether the database can be reached, and counts the failures.
     """
 
     def __init__(self, activity: Activity) -> None:
@@ -39,7 +39,7 @@ class HealthMemory:
         self.report, self.at = report, time.monotonic()
         connection = report.checks[0]
         if connection.status == "unhealthy":
-            self._activity.reachability.failed(connection.detail or "no answer")
+            self._activity.connection_failed(connection.detail or "no answer")
         elif connection.status == "healthy":  # degraded: the server is there, and refused this one
             self._activity.reachability.answered()
         failing = {check.name: check for check in report.failing if check is not connection}

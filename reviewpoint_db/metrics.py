@@ -78,7 +78,11 @@ METRICS: Final = (
     Metric("waits", "counter", "Checkouts that found no idle connection."),
     Metric("waits_canceled", "counter", "Checkouts that were cancelled while they waited."),
     Metric("timeouts", "counter", "Checkouts whose deadline passed."),
-    Metric("connect_failures", "counter", "Connects that failed."),
+    Metric(
+        "connect_failures",
+        "counter",
+        "Connects that failed, and health checks that found the database unreachable.",
+    ),
     Metric("connections_closed", "counter", "Connections that were closed, by reason.", "reason"),
     Metric("pings", "counter", "Checkouts that verified their connection by a round trip."),
     Metric("statement_errors", "counter", "Statements that failed, by error code.", "code"),

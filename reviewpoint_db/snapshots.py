@@ -114,7 +114,7 @@ class ActivitySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         engines_created: Engines, one an event loop.
         sessions_created: Sessions that were opened.
-        connection_failures: Connects that failed.
+        connection_failures: Connects that failed, and health checks that found the database unreachable.
         acquired: Checkouts.
         waited: Checkouts that found no idle connection.
         waited_total: How long those waited altogether.

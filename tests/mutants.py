@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(
         "an outage that only health checks meet is told to nobody",
         "health_memory.py",
-        '            self._activity.reachability.failed(connection.detail or "no answer")\n',
+        '            self._activity.connection_failed(connection.detail or "no answer")\n',
         "            pass\n",
         "tests/test_reachability.py",
         "only_health_checks_meet",

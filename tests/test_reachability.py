@@ -99,7 +99,7 @@ async def test_an_outage_that_only_health_checks_meet_has_two_lines_too(
         begin, end = turns(lines)
         assert begin.startswith("WARNING|Database 'default' is unreachable: ConnectionRefusedError")
         assert end.startswith("INFO|Database 'default' answers again after ")
-        assert database.activity.snapshot().connection_failures == 0
+        assert database.activity.snapshot().connection_failures == 3
 
 
 async def test_a_refused_password_is_told_with_its_code_and_without_itself(
@@ -140,6 +140,7 @@ async def test_a_server_that_is_there_and_full_is_not_unreachable_to_a_health_ch
         async with opened(url, pool=pool) as database, database.engine.connect():
             assert (await database.health()).cause == "saturated"
             assert database.activity.reachability.failure is None
+            assert database.activity.connection_failures == 0
     finally:
         own_postgres.psql("drop owned by plain; drop role plain", "crowd")
 
