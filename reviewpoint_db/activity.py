@@ -89,6 +89,8 @@ _WARNINGS: Final = 50
 _WORDS: Final = 200
 #: Handlers whose sessions are counted apart; all others are counted as this one.
 _HANDLERS: Final = 200
+#: Codes that are counted apart: functions of a database may raise any.
+_CODES: Final = 100
 _OTHERS: Final = "(others)"
 
 
@@ -294,16 +296,17 @@ class Activity:
         # They know each other: a cycle that each session would leave to the garbage collector.
         holder, work.holder = work.holder, None
         handler = (holder.handler if holder is not None else None) or "unknown"
+        told = handler
         with self._lock:
             histogram = self._sessions.get(handler)
             if histogram is None:
-                known = len(self._sessions) < _HANDLERS
-                histogram = self._sessions.setdefault(handler if known else _OTHERS, Histogram())
+                told = handler if len(self._sessions) < _HANDLERS else _OTHERS
+                histogram = self._sessions.setdefault(told, Histogram())
             histogram.record(seconds)
             self._slow_sessions.record(
                 handler, seconds, now, lambda: holder.origin if holder is not None else None
             )
-        self._tell("session", seconds, handler)
+        self._tell("session", seconds, told)
 
     def statement_done(self, holder: Holder, statement: str, seconds: float, now: float) -> None:
         """Record a statement.
@@ -330,6 +333,8 @@ class Activity:
         """Count a statement that failed, by the database's code or the error's class."""
         with self._lock:
             self._failures.note(code, handler, self._statements.count)
+            if code not in self._statement_errors and len(self._statement_errors) >= _CODES:
+                code = _OTHERS
             self._statement_errors[code] = self._statement_errors.get(code, 0) + 1
         self._tell("statement_failed", seconds, code, statement)
 

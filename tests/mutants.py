@@ -148,6 +148,14 @@ MUTANTS = [
         "whom_nobody_came",
     ),
     Mutant(
+        "several processes tell of each handler there is",
+        "activity.py",
+        '        self._tell("session", seconds, told)\n',
+        '        self._tell("session", seconds, handler)\n',
+        "tests/test_activity.py",
+        "bounded_for_those_who_listen",
+    ),
+    Mutant(
         "a dead replica is told as an outage",
         "supply.py",
         "return getattr(self._pool._dialect, REPLICA, False)",

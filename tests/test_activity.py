@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from reviewpoint_db.activity import BUCKETS, Activity, Event, Histogram, Holder
+from reviewpoint_db.activity import BUCKETS, Activity, Event, Histogram, Holder, Work
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.context import current_origin, current_units
 from reviewpoint_db.database import Database
@@ -247,3 +247,22 @@ def test_of_too_many_warnings_those_not_said_for_longest_are_counted_anew() -> N
     for words, count in (("holds ", 3), ("holds a", 1)):
         activity.warn("leak", words)
         assert activity.snapshot().recent_warnings[0].count == count
+
+
+def test_labels_are_bounded_for_those_who_listen_too() -> None:
+    activity = Activity("papers")
+    told: dict[str, set[str]] = {"session": set(), "statement_failed": set()}
+    activity.feed(lambda measure, _value, label, _text: told.setdefault(measure, set()).add(label))
+    for number in range(1000):
+        work = Work()
+        work.opened = time.monotonic()
+        work.holder = Holder(time.monotonic())
+        work.holder._origin = f"GET /papers/{number}"
+        activity.session_ended(work)
+        activity.statement_failed(f"P{number:04}", 0.001)
+    snapshot = activity.snapshot()
+    assert told["session"] == snapshot.sessions.keys()
+    assert told["statement_failed"] == snapshot.statement_errors.keys()
+    assert (len(snapshot.sessions), len(snapshot.statement_errors)) == (201, 101)
+    assert snapshot.sessions["(others)"].count == 800
+    assert snapshot.statement_errors["(others)"] == 900

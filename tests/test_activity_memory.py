@@ -11,10 +11,21 @@ import sys
 CODE = """
 import time, tracemalloc
 from reviewpoint_db.activity import Activity, Holder, Work
+from reviewpoint_db.context import Origin
+from reviewpoint_db.errors import DatabaseUnavailableError
 
 activity = Activity("papers")
 holder = Holder(time.monotonic())
 begin = time.monotonic()
+
+def statement(number):
+    # One in ten is what programs make of names and of lists.
+    if number % 20 == 0:
+        return f"select * from papers_{number} where title = 'a' " + "and true " * 20
+    if number % 20 == 10:
+        many = ", ".join(f"${one}" for one in range(1, number // 20 % 500 + 2))
+        return f"select * from papers where id in ({many})"
+    return f"select {number % 10_000} from papers " + "where id = 1 and " * 20
 
 def session(number):
     work = Work()
@@ -22,10 +33,14 @@ def session(number):
     work.holder = holder
     holder._origin = f"GET /papers/{number} papers"  # as many handlers as sessions
     activity.acquired(holder, 0.001, queued=True)
-    statement = f"select {number % 10_000} from papers " + "where id = 1 and " * 20
-    activity.statement_done(holder, statement, 0.001, begin + number / 100)
+    activity.statement_done(holder, statement(number), 0.001, begin + number / 100)
     activity.released(holder, begin)
     activity.session_ended(work)
+    if number % 10 == 0:
+        activity.statement_failed(f"P{number}", 0.001, statement(number), holder.handler)
+    if number % 1000 == 0:
+        activity.warn("leak", f"GET /papers/x{number}y holds a connection")
+        activity.answers.note(DatabaseUnavailableError("down"), 503, Origin(f"GET /papers/{number}"))
 
 tracemalloc.start()
 for number in range(20_000):  # what stays is reached long before
@@ -38,11 +53,11 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for number in range(20_000, 1_000_000):
     session(number)
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-for kind in range(1000):
-    activity.warn("leak", f"warning {kind}")
 snapshot = activity.snapshot()
 assert snapshot.acquired == 1_000_000
-assert len(snapshot.sessions) <= 201
+assert len(snapshot.sessions) == 201
+assert len(snapshot.statement_errors) == 101
+assert sum(snapshot.statement_errors.values()) == 100_000
 assert len(snapshot.recent_warnings) == 50
 print(early, grown * 1024)
 """
