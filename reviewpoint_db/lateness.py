@@ -130,7 +130,8 @@ class Beat:
         logger.warning("{}. {}", what, _FIX)
         for activity in self.told_to:
             activity.loop_late = late
-            message = f"{what}{self._stack}. {_FIX}"
+            stack = f" Stack{self._stack}" if self._stack else ""
+            message = f"{what}. {_FIX}{stack}"
             activity.warn("event_loop_late", message, origin=self._name, log=False)
 
     def _whose(self) -> str | None:

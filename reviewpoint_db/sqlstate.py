@@ -24,6 +24,7 @@ __all__ = [
     "SERVER_ENDED",
     "ErrorAnswer",
     "answer_for",
+    "hint_for",
     "is_disconnect",
     "is_of_database",
     "is_refused_login",
@@ -227,7 +228,12 @@ def log_hint(error: BaseException) -> str | None:
             for current in wrapped(error)
         )
         return _MIGRATE if missing else None
-    return _HINTS.get(code or "")
+    return None if code is None else hint_for(code)
+
+
+def hint_for(code: str) -> str | None:
+    """What an operator can do about errors with this code."""
+    return _HINTS.get(code)
 
 
 def level_for(status: int) -> str:

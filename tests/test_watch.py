@@ -227,6 +227,7 @@ async def test_what_blocks_the_loop_is_named_with_its_stack_and_how_late_it_was(
         told = [each for each in snapshot.recent_warnings if each.origin == "GET /report"]
         assert len(told) == 1
         assert "was blocked for 0." in told[0].message
+        assert "(asyncio.to_thread). Stack: block (" in told[0].message
         assert " < " in told[0].message
 
 

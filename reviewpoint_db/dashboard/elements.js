@@ -40,6 +40,11 @@ function showRows(body, items, keyOf, make, update) {
   for (const row of rows.values()) row.remove();
 }
 
+// A figure and its unit, and a method and its path, stay on one line where there is room.
+function unbroken(text) {
+  return text.replace(/(\d) (?=(?:ms|s|min|h)\b)|\b(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|WEBSOCKET) (?=\/)/g, "$1$2\u00a0");
+}
+
 function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0 s";

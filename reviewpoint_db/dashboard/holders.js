@@ -117,7 +117,9 @@ function showParty(node, name, place, statement) {
 function showBlocking(live) {
   byId("blocking").hidden = live.blockings.length === 0;
   const waiting = new Set(live.blockings.map((each) => each.waiting_pid));
-  showRows(byId("chains"), live.blockings, (each) => `${each.waiting_pid}-${each.blocking_pid}`,
+  // Who waits for nobody is to blame: what waits for that one directly comes first.
+  const links = [...live.blockings].sort((one, other) => waiting.has(one.blocking_pid) - waiting.has(other.blocking_pid));
+  showRows(byId("chains"), links, (each) => `${each.waiting_pid}-${each.blocking_pid}`,
     () => element("li", { class: "chain" }, party(""), element("span", { class: "arrow" }), party("culprit")),
     (row, each) => {
       const [one, arrow, other] = row.children;

@@ -39,11 +39,11 @@ const CHARTS = [
 function showHeadline(state, text, also = []) {
   document.body.dataset.state = state;
   setText(byId("headline-state"), state);
-  setText(byId("headline-text"), text);
+  setText(byId("headline-text"), unbroken(text));
   const list = byId("headline-also");
   list.hidden = also.length === 0;
   showRows(list, also.map((each, index) => [String(index), each]), ([key]) => key,
-    () => element("li"), (item, [, words]) => setText(item, words));
+    () => element("li"), (item, [, words]) => setText(item, unbroken(words)));
   document.title = `${SEVERE.has(state) || state === "lost" ? "⚠ " : ""}${state} – database ${byId("name").textContent}`;
   // Ages change at every poll: a screen reader hears of it when something else has changed.
   const gist = state + text.replace(/[\d.]+ (h|min|s)\b/g, "");

@@ -39,7 +39,7 @@ function showTables(live) {
   byId("statements-empty").hidden = live.statements.length > 0;
   byId("statements-body").parentElement.hidden = live.statements.length === 0;
   showRows(byId("notices"), live.notices, (each) => `${each.kind} ${each.text.replace(/\[[^\]]*\]|\d+(\.\d+)?/g, "#")}`,
-    () => element("li", {}, element("time"), element("span", { class: "badge" }), " ", element("span")),
+    () => element("li", {}, element("time"), element("span", { class: "badge" }), element("div", { role: "group" })),
     (row, each) => {
       const [time, often, words] = row.children;
       time.dateTime = new Date(each.at * 1000).toISOString();
@@ -47,7 +47,13 @@ function showTables(live) {
       often.hidden = each.count === 1;
       setText(often, `${each.count} times`);
       setText(words, each.text);
+      words.setAttribute("aria-label", `Warning of ${clock(each.at)}`);
     });
+  // A stack is long: it is scrolled in its place, by the keyboard too.
+  for (const words of byId("notices").querySelectorAll("div")) {
+    if (words.scrollHeight > words.clientHeight) words.tabIndex = 0;
+    else words.removeAttribute("tabindex");
+  }
   byId("notices-empty").hidden = live.notices.length > 0;
   setText(byId("workers-note"), live.workers_note);
   showRows(byId("workers-body"), live.workers, (each) => String(each.pid),

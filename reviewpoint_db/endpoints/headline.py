@@ -18,6 +18,7 @@ from reviewpoint_db.endpoints.report import (
 from reviewpoint_db.failures import LATELY
 from reviewpoint_db.health_report import HealthReport
 from reviewpoint_db.history import Gauges
+from reviewpoint_db.sqlstate import hint_for
 
 __all__ = ("Headline", "State", "headline")
 
@@ -54,6 +55,7 @@ def headline(
     idle_threshold: float = 5.0,
     health: HealthReport | None = None,
     server_error: str | None = None,
+    address: str | None = None,
 ) -> Headline:
     """Name the culprit.
 
@@ -69,8 +71,9 @@ def headline(
         idle_threshold: Seconds after which a transaction in which nothing happens is too long.
         health: What the last health check found out.
         server_error: Why the server did not say who waits for whom, if it was asked.
+        address: Where the database is, if it is in one place.
     """
-    unreachable = _unreachable(workers, health)
+    unreachable = _unreachable(workers, health, address)
     findings = [
         *unreachable,
         *sorted(
@@ -111,9 +114,10 @@ def _failing(workers: Sequence[WorkerReport]) -> list[_Finding]:
         if each.code == code:
             routes[each.handler] += each.number
     route, most = routes.most_common(1)[0]
+    hint = hint_for(code)
     text = (
         f"{number / LATELY:.1f} statements a second fail with {code}, "
-        f"{'all' if most == number else 'most often'} in {route}."
+        f"{'all' if most == number else 'most often'} in {route}{f': {hint}' if hint else ''}."
     )
     return [_Finding(0, "degraded", text)]
 
@@ -123,7 +127,7 @@ def _silent(pids: Sequence[int]) -> list[_Finding]:
         return []
     names = ", ".join(map(str, pids))
     who = f"Worker {names} does" if len(pids) == 1 else f"Workers {names} do"
-    why = "something blocks its event loop, or it is stopped"
+    why = "something blocks its event loop (the log says what), or it is stopped"
     return [_Finding(0, "degraded", f"{who} not answer: {why}.")]
 
 
@@ -185,16 +189,19 @@ def _fault(host: HostReport) -> str | None:
     return None
 
 
-def _unreachable(workers: Sequence[WorkerReport], health: HealthReport | None) -> list[_Finding]:
+def _unreachable(
+    workers: Sequence[WorkerReport], health: HealthReport | None, address: str | None
+) -> list[_Finding]:
     outages = [(worker.outage_for or 0.0, worker.outage) for worker in workers if worker.outage]
     if not outages and health is not None and health.cause == "unreachable":
         outages = [(0.0, health.checks[0].detail or "no answer")]
     if not outages:
         return []
     seconds, cause = max(outages)
-    since = f", for {duration(seconds)}" if seconds else ""
+    where = f" at {address}" if address else ""
+    is_so = f"has been unreachable for {duration(seconds)}" if seconds >= 1 else "is unreachable"
     waiting = _waiting(sum(worker.gauges.waiting for worker in workers))
-    text = f"The database is unreachable: {cause}{since}; {waiting}."
+    text = f"The database{where} {is_so}: {cause}; {waiting}."
     return [_Finding(0, "unreachable", text)]
 
 

@@ -14,11 +14,12 @@ from reviewpoint_db.hosts import Met
 from reviewpoint_db.libpq import DEFAULT_PORT
 
 if TYPE_CHECKING:
+    from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.database import Database
     from reviewpoint_db.gauges import PoolGauges
     from reviewpoint_db.replica import Replica
 
-__all__ = ("host_reports",)
+__all__ = ("address_of", "host_reports")
 
 #: Seconds for which it counts what the last attempt at a host has met.
 _FRESH: Final = 600.0
@@ -29,6 +30,11 @@ _ROLES: Final[dict[str, tuple[Role, Role]]] = {
     "read-only": ("replica", "primary"),
     "standby": ("replica", "primary"),
 }
+
+
+def address_of(config: DatabaseConfig) -> str | None:
+    """Return where the database is; None for SQLite, the driver's default and several hosts."""
+    return _name(*config.hosts[0]) if len(config.hosts) == 1 else None
 
 
 def host_reports(database: Database) -> tuple[HostReport, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reviewpoint_db.endpoints.headline import headline
+from reviewpoint_db.endpoints.hosts import address_of
 from reviewpoint_db.endpoints.merge import (
     all_hosts,
     all_waiters,
@@ -96,6 +97,7 @@ async def live_figures(database: Database) -> Reply:
         idle_threshold=database.config.idle_in_transaction_threshold,
         health=health,
         server_error=view.error if view else None,
+        address=address_of(database.config),
     )
     blamed = _blamed(told.text, holders)
     content: dict[str, Any] = {

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.conftest import Trouble
+from tests.support.server import AsgiServer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.browser.conftest import Trouble
     from tests.support.chromium import Browser
+    from tests.support.postgres import PostgresServer
 
 #: Connections that one worker may have.
 SIZE = 5
@@ -25,15 +29,20 @@ def seen(browser: Browser, trouble: Trouble, workers: int) -> Iterator[Seen]:
     before = len(browser.requested())
     browser.open(trouble.page)
     yield Seen(browser)
+    looks_right(browser)
+    assert browser.complaints() == []
+    ours = (trouble.server.url, "data:")
+    assert [url for url in browser.requested()[before:] if not url.startswith(ours)] == []
+
+
+def looks_right(browser: Browser) -> None:
+    """In both colours, and as wide as a telephone."""
     for scheme in ("light", "dark"):
         browser.prefer(scheme)
         assert [each for each in browser.axe() if each["impact"] in ("serious", "critical")] == []
     browser.resize(390, 844)
     assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
     browser.resize(1280, 900)
-    assert browser.complaints() == []
-    ours = (trouble.server.url, "data:")
-    assert [url for url in browser.requested()[before:] if not url.startswith(ours)] == []
 
 
 class Seen:
@@ -139,6 +148,38 @@ def test_blocked(seen: Seen, trouble: Trouble, workers: int) -> None:
     holding, waiting = seen.rows("#holders-body")
     assert re.search(r"in send_mail, .*idle in transaction for \d.*; others wait for it", holding)
     assert "waits for PATCH /papers/{paper_id}" in waiting
+    headline = seen.browser.run("return document.querySelector('#headline-text').textContent")
+    assert "PATCH\xa0/papers" in headline  # which is not torn apart at the end of a line
+    trouble.leave("POST", "/reviews")
+    seen.browser.wait(lambda: len(seen.rows("#chains")) == 2, "the second one waits")
+    direct, indirect = seen.rows("#chains")
+    assert "for → PATCH /papers" in direct
+    assert "for → POST /reviews" in indirect
+
+
+def test_unreachable(
+    browser: Browser, runtime: str, own_postgres: PostgresServer, own_url: str
+) -> None:
+    env = {"REVIEWPOINT_DB_URL": own_url, "XDG_RUNTIME_DIR": runtime}
+    options = ("--timeout-graceful-shutdown", "1")
+    with (
+        AsgiServer("tests.browser.app:app", env=env, options=options) as server,
+        Trouble(server, Path(runtime)) as trouble,
+    ):
+        browser.open(trouble.page)
+        seen = Seen(browser)
+        seen.headline(r"All calm: .*", "calm")
+        own_postgres.stop("immediate")
+        seen.headline(
+            rf"The database at 127\.0\.0\.1:\d+ has been unreachable for {AGE}: "
+            r"ConnectionRefusedError: .* refused; nobody waits\.",
+            "unreachable",
+        )
+        assert "ConnectionRefusedError" in seen.rows("#workers-body")[0]
+        looks_right(browser)
+        assert browser.complaints() == []
+        own_postgres.start()
+        seen.headline(r"All calm: .*", "calm")
 
 
 def test_names_from_the_application_are_text(seen: Seen, trouble: Trouble) -> None:
@@ -149,6 +190,24 @@ def test_names_from_the_application_are_text(seen: Seen, trouble: Trouble) -> No
     )
     seen.browser.wait(lambda: "<script>" in seen.browser.text("#notices"), "its warning")
     assert seen.browser.run("return document.querySelectorAll('main script').length") == 0
+
+
+@pytest.mark.parametrize("workers", [1], ids=["one worker"], indirect=True)
+def test_late(seen: Seen, trouble: Trouble) -> None:
+    """What blocked the loop is told once it is over; its stack is scrolled in its place."""
+    with trouble.blocked_loop() as pid:
+        seen.headline(r"The application does not answer \(no answer for .*", "lost")
+    seen.headline(
+        rf"block \(tests/browser/app\.py:\d+\) blocked the event loop of worker {pid} for {AGE}, "
+        r"and every request of it waited\.",
+        "degraded",
+    )
+    height, tab = seen.browser.run(
+        "const words = document.querySelector('#notices div');"
+        "return [words.clientHeight, words.tabIndex]"
+    )
+    assert height < 200
+    assert tab == 0
 
 
 @pytest.mark.parametrize("workers", [2], ids=["two workers"], indirect=True)

@@ -21,6 +21,7 @@ from reviewpoint_db.health_report import CheckResult, HealthReport, report_of
 from reviewpoint_db.history import Gauges
 
 _numbers = count()
+CREATED = "has the schema been created? Run `litestar database upgrade` or `reviewpoint-db upgrade`"
 IDLE: dict[str, Any] = {"state": "idle in transaction", "state_for": 8.0}
 
 
@@ -134,7 +135,7 @@ def slow(number: int, held: float = 42.0) -> list[HolderReport]:
                 worker(),
             ],
             "unreachable",
-            "The database is unreachable: Connection refused, for 12 s; nobody waits.",
+            "The database has been unreachable for 12 s: Connection refused; nobody waits.",
         ),
         (
             [worker(*[holder("GET /slow", place="send_mail", **IDLE) for _ in range(2)])],
@@ -197,8 +198,13 @@ def test_what_only_a_health_check_met_is_told_too() -> None:
     assert said.state == "unreachable"
     assert said.text == "The database is unreachable: no answer within 2 s; nobody waits."
     said = headline([worker(outage="refused", outage_for=3.0)], health=report("no answer"))
-    assert said.text == "The database is unreachable: refused, for 3.0 s; nobody waits."
+    assert said.text == "The database has been unreachable for 3.0 s: refused; nobody waits."
     assert headline([worker()], health=report()).state == "calm"
+
+
+def test_what_is_unreachable_has_its_address() -> None:
+    said = headline([worker(outage="refused", outage_for=0.4)], address="db1:5432")
+    assert said.text == "The database at db1:5432 is unreachable: refused; nobody waits."
 
 
 def test_an_outage_leaves_no_word_on_where_the_reads_go() -> None:
@@ -285,7 +291,7 @@ def test_silent_workers_are_told_of() -> None:
         (
             [Failing("42P01", "GET /missing", 98)],
             98,
-            "9.8 statements a second fail with 42P01, all in GET /missing.",
+            f"9.8 statements a second fail with 42P01, all in GET /missing: {CREATED}.",
         ),
         (
             [
@@ -294,7 +300,7 @@ def test_silent_workers_are_told_of() -> None:
                 Failing("42P01", "GET /a", 2),
             ],
             60,
-            "0.7 statements a second fail with 42P01, most often in GET /missing.",
+            f"0.7 statements a second fail with 42P01, most often in GET /missing: {CREATED}.",
         ),
         ([Failing("42P01", "GET /missing", 4)], 0, None),
         ([Failing("42P01", "GET /missing", 9)], 91, None),

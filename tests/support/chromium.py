@@ -78,8 +78,9 @@ class Browser:
         self.driver.get(url)
 
     def text(self, selector: str) -> str:
-        """The text of the first such element, as it is seen."""
-        return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
+        """The text of the first such element, as it is seen; a space is a space."""
+        text = self.run("return document.querySelector(arguments[0]).innerText", selector)
+        return str(text).replace("\xa0", " ")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Runs a script in the page."""
