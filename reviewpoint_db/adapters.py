@@ -8,7 +8,7 @@ An adapter (`litestar/`, `starlette/`, `fastapi.py`) translates these parts into
 2. `running()` while the application runs, in a loop that may not be the only one; `on_sigterm()`,
    `reporting()` and `frozen()` beside it; then `check_at_start()`.
 3. The routes of `endpoints.routes.routes_below()`, outside of the application's own middleware.
-4. A default exception handler of `SQLAlchemyError`: `sqlstate.answer_for()` and `log_answer()`.
+4. A default exception handler of `SQLAlchemyError`: `sqlstate.answer_for()` and `answer_log.log_answer()`.
 5. `get_session()` and `get_read_session()`: `asgi.unit_of()`.
 
 The contract's applications (`tests/contract/apps/`) show what it must then pass.

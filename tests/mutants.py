@@ -77,7 +77,7 @@ MUTANTS = [
     ),
     Mutant(
         "a failing check of the application is not on the page",
-        "endpoints/headline.py",
+        "endpoints/faults.py",
         "    own = health.checks[2:] if health else ()\n",
         "    own: tuple = ()\n",
         "tests/endpoints",
@@ -117,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "a few failures among many statements are an alarm",
-        "endpoints/headline.py",
+        "endpoints/faults.py",
         "_SHARE_FAILS: Final = 0.1",
         "_SHARE_FAILS: Final = 0.0",
         "tests/endpoints/test_headline.py",
@@ -173,7 +173,7 @@ MUTANTS = [
     ),
     Mutant(
         "a replica that is too far behind is not named",
-        "endpoints/headline.py",
+        "endpoints/faults.py",
         "    if host.watched and not host.used and host.lag is not None:\n",
         "    if False:\n",
         "tests/endpoints/test_headline.py",

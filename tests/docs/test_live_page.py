@@ -11,7 +11,8 @@ import msgspec
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.endpoints.headline import Headline, State
+from reviewpoint_db.endpoints.finding import State
+from reviewpoint_db.endpoints.headline import Headline
 from reviewpoint_db.endpoints.live import live_figures
 from reviewpoint_db.endpoints.report import (
     Blocking,

@@ -302,6 +302,14 @@ def test_silent_workers_are_told_of() -> None:
             60,
             f"0.7 statements a second fail with 42P01, most often in GET /missing: {CREATED}.",
         ),
+        (
+            [Failing("25006", "POST /papers", 50)],
+            0,
+            (
+                "5.0 statements a second fail with 25006, all in POST /papers: the server is read-only; "
+                "does the URL point to a replica?"
+            ),
+        ),
         ([Failing("42P01", "GET /missing", 4)], 0, None),
         ([Failing("42P01", "GET /missing", 9)], 91, None),
         ([], 100, None),
