@@ -82,6 +82,7 @@ class CommitMiddleware:
         failed: Exception | None = None
         started = False
         complete = False
+        body = _Body()
         around = sys.exception()  # what somebody handles who calls this application
 
         async def finish_then_send(message: Message) -> None:
@@ -99,12 +100,13 @@ class CommitMiddleware:
                         failed = error
                         raise
                 started = True
-            elif unit.autocommit and is_last(message):
+                body.start = message
+            elif unit.autocommit and body.ends_with(message):
                 if unit.dirty:
                     # A stream that used the session: its end is the promise that all is stored.
                     await unit.finish(succeeded=unit.succeeded is True)
                 await send(message)
-                complete = True
+                complete = complete or is_last(message)
                 return
             await send(message)
 
@@ -178,6 +180,35 @@ class CommitMiddleware:
                 else:
                     _log_failed_commit(unit, error)
                     await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
+
+
+class _Body:
+    """The body of a response, and how much of it has left."""
+
+    __slots__ = ("_length", "_sent", "start")
+
+    def __init__(self) -> None:
+        #: The start of the response.
+        self.start: Message | None = None
+        self._sent = 0
+        self._length: float | None = None
+
+    def ends_with(self, message: Message) -> bool:
+        """Whether it is whole for the client with this message: the last byte, where it knows it."""
+        if is_last(message):
+            return True
+        self._sent += len(message.get("body", b""))
+        if self._length is None:
+            self._length = _length_of(self.start)
+        return self._sent >= self._length
+
+
+def _length_of(start: Message | None) -> float:
+    """The content-length of a response; endless where it has none."""
+    for name, value in (start or {}).get("headers", ()):
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return float("inf")
 
 
 def is_last(message: Message) -> bool:

@@ -809,6 +809,13 @@ MUTANTS = [
         *contract("streams", "whose_commit_fails or end_of_a_stream"),
     ),
     Mutant(
+        "the last byte of a stream does not wait for COMMIT",
+        "commit_middleware.py",
+        "        return self._sent >= self._length\n",
+        "        return False\n",
+        *contract("streams", "told_length"),
+    ),
+    Mutant(
         "a stream whose client left commits",
         "commit_middleware.py",
         "succeeded=complete and unit.succeeded is True",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.contract.kinds import everywhere, on_postgresql
+from tests.contract.kinds import everywhere, kinds, on_postgresql
 
 if TYPE_CHECKING:
     from tests.contract.case import Case
 
 PIECES = ["0", "1", "2", "3", "4"]
+#: Bytes of all pieces.
+LENGTH = 60
 
 
 @everywhere
@@ -49,6 +51,23 @@ async def test_a_stream_whose_commit_fails_is_cut_short(case: Case) -> None:
     seen = await case.get("/stream/orphan")
     assert not seen.complete
     await case.proves(seen, status=200)
+
+
+@kinds(modes=("autocommit",), backends=("postgresql", "sqlite"))
+async def test_a_stream_of_a_told_length_whose_commit_fails_is_cut_short(case: Case) -> None:
+    """Its client has the whole response with the last byte, not with the end of the stream."""
+    seen = await case.get("/stream/orphan", length=LENGTH)
+    assert not seen.complete
+    await case.proves(seen, status=200)
+
+
+@kinds(modes=("autocommit",), backends=("postgresql", "sqlite"))
+async def test_a_stream_of_a_told_length_is_stored(case: Case) -> None:
+    seen = await case.get("/stream/whole", length=LENGTH)
+    assert seen.complete
+    assert len(seen.body) == LENGTH
+    assert await case.stack.rows(case.key) == PIECES
+    await case.proves(seen, status=200, stored=PIECES)
 
 
 @everywhere

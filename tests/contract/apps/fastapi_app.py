@@ -10,7 +10,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy.exc import ProgrammingError
 
 from reviewpoint_db.fastapi import ReadSessionDep, SessionDep, setup_database
-from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
+from tests.contract.apps.handlers import (
+    HANDLERS,
+    RefusedError,
+    Reply,
+    add,
+    converse,
+    stream,
+    stream_headers,
+)
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
 
 fastapi = FastAPI()
@@ -33,7 +41,8 @@ async def read(name: str, request: Request, session: ReadSessionDep) -> Response
 
 @fastapi.get("/stream/{name}")
 async def streamed(name: str, request: Request, session: SessionDep) -> Response:
-    return StreamingResponse(stream(name, session, request.query_params))
+    pieces = stream(name, session, request.query_params)
+    return StreamingResponse(pieces, headers=stream_headers(request.query_params))
 
 
 @fastapi.post("/background/{name}")

@@ -264,12 +264,17 @@ async def stream(name: str, session: AsyncSession, params: Params) -> AsyncItera
         more = {"follows": -1} if name == "orphan" and number == 4 else {}
         await add(session, f"{params['key']} {number}", **more)
         found = (await session.execute(text("SELECT count(*) FROM notes"))).scalar_one()
-        yield b"%d rows\n" % found
+        yield b"%6d rows\n" % found
         if name == "break" and number == 2:
             raise RuntimeError("broken off")
         if name == "linger" and number == 2:
             await asyncio.sleep(30)
     await keep(session)
+
+
+def stream_headers(params: Params) -> dict[str, str]:
+    """What the response of a stream says of its body."""
+    return {"content-length": params["length"]} if "length" in params else {}
 
 
 # -- WebSockets ---------------------------------------------------------------------------------

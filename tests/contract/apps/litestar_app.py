@@ -14,7 +14,15 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.litestar import ReviewPointDBPlugin, get_session
-from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
+from tests.contract.apps.handlers import (
+    HANDLERS,
+    RefusedError,
+    Reply,
+    add,
+    converse,
+    stream,
+    stream_headers,
+)
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
 
 if TYPE_CHECKING:
@@ -44,7 +52,8 @@ async def read(
 
 @get("/stream/{name:str}")
 async def streamed(name: str, request: AnyRequest, db_session: AsyncSession) -> Stream:
-    return Stream(stream(name, db_session, request.query_params))
+    pieces = stream(name, db_session, request.query_params)
+    return Stream(pieces, headers=stream_headers(request.query_params))
 
 
 @post("/background/{name:str}", status_code=200)

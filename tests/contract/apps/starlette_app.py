@@ -14,7 +14,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from reviewpoint_db.starlette import get_read_session, get_session, setup_database
-from tests.contract.apps.handlers import HANDLERS, RefusedError, Reply, add, converse, stream
+from tests.contract.apps.handlers import (
+    HANDLERS,
+    RefusedError,
+    Reply,
+    add,
+    converse,
+    stream,
+    stream_headers,
+)
 from tests.contract.apps.shared import MODE, OwnMiddleware, Probed, config
 
 if TYPE_CHECKING:
@@ -39,7 +47,8 @@ async def read(request: Request) -> Response:
 
 async def streamed(request: Request) -> Response:
     name = request.path_params["name"]
-    return StreamingResponse(stream(name, get_session(request), request.query_params))
+    pieces = stream(name, get_session(request), request.query_params)
+    return StreamingResponse(pieces, headers=stream_headers(request.query_params))
 
 
 async def background(request: Request) -> Response:
