@@ -32,6 +32,8 @@ _INTERNAL_ERROR: Final = 1011
 #: The close codes that count as success: "normal closure" and "going away". All others roll back,
 #: as statuses from 400 on do.
 _NORMAL: Final = (1000, 1001)
+#: The modules that catch what handlers raise. One framework's application may be mounted in another's.
+_FRAMEWORKS: Final = ("starlette.", "litestar.")
 #: The second one is the start of a response in place of a WebSocket, by an extension of ASGI.
 _ENDS_OF_SOCKET: Final = frozenset({"websocket.close", "websocket.http.response.start"})
 #: The second and third one name a file for the server to send, by extensions of ASGI.
@@ -48,11 +50,11 @@ class CommitMiddleware:
         database: Whose sessions they are.
         answer: Answers a COMMIT error by the application's own exception handlers.
         commits: Says of a response's status whether it is a success, which commits.
-        framework: The package that catches what handlers raise: its answer to an error commits
-            nothing, whatever its status.
+        frameworks: How the modules begin that catch what handlers raise: their answers to errors
+            commit nothing, whatever their status.
     """
 
-    __slots__ = ("_answer", "_app", "_commits", "_framework", "_name")
+    __slots__ = ("_answer", "_app", "_commits", "_frameworks", "_name")
 
     def __init__(
         self,
@@ -61,10 +63,10 @@ class CommitMiddleware:
         *,
         answer: Answer,
         commits: Callable[[int], bool] = lambda status: status < 400,
-        framework: str,
+        frameworks: tuple[str, ...] = _FRAMEWORKS,
     ) -> None:
         self._app = app
-        self._framework = f"{framework}."
+        self._frameworks = frameworks
         self._name = database.name
         self._answer = answer
         self._commits = commits
@@ -126,7 +128,7 @@ class CommitMiddleware:
             await _finish_late(unit, succeeded=complete and unit.succeeded is True)
 
     def _answers_error(self, around: BaseException | None) -> bool:
-        """Whether a response is the framework's answer to what a handler raised.
+        """Whether a response is a framework's answer to what a handler raised.
 
         It is sent from inside of the `except` that caught the error, and the error's traceback begins
         there. What an application catches itself is its own affair.
@@ -135,7 +137,7 @@ class CommitMiddleware:
         if error is None or error is around or error.__traceback__ is None:
             return False
         caught_in: str = error.__traceback__.tb_frame.f_globals.get("__name__", "")
-        return caught_in.startswith(self._framework)
+        return caught_in.startswith(self._frameworks)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         unit = unit_of(scope, self._name)

@@ -1105,6 +1105,22 @@ MUTANTS = [
         "commits_nothing",
     ),
     Mutant(
+        "the answer of a mounted application's framework to an error commits",
+        "commit_middleware.py",
+        '("starlette.", "litestar.")',
+        '("litestar.",)',
+        "tests/litestar/test_responses.py",
+        "mounted_starlette",
+    ),
+    Mutant(
+        "a mounted application of another framework answers an error of COMMIT",
+        "starlette/errors.py",
+        'if not isinstance(scope["app"], Starlette):',
+        "if False:",
+        "tests/starlette/test_requests.py",
+        "litestar_may_be_mounted",
+    ),
+    Mutant(
         "who tries again keeps the half of the first try",
         "commit_middleware.py",
         "                await _roll_back(unit)  # a middleware may try again, and begins anew then\n",

@@ -71,10 +71,10 @@ def around(
     commit: CommitMode = "autocommit",
     between: Callable[[Application], Application] = lambda app: app,
     answer: Answered | None = None,
-    framework: str = "none",
+    frameworks: tuple[str, ...] = ("none.",),
 ) -> Application:
     """Our two middlewares, and the application's own between them."""
-    inner = CommitMiddleware(app, database, answer=answer or Answered(), framework=framework)
+    inner = CommitMiddleware(app, database, answer=answer or Answered(), frameworks=frameworks)
     return UnitOfWorkMiddleware(
         between(inner), database, commit=commit, origin=lambda scope: f"GET {scope['path']}"
     )
@@ -139,7 +139,6 @@ async def test_the_application_may_say_which_statuses_commit(database: Database)
         database,
         answer=Answered(),
         commits=lambda status: status == 404,
-        framework="none",
     )
     app = UnitOfWorkMiddleware(inner, database, commit="autocommit", origin=str)
     assert (await asgi.request(app, "/404")).status == 404
@@ -157,13 +156,13 @@ async def catches(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "kept"), [(__name__.partition(".")[0], []), ("another", ["half"])]
+    ("frameworks", "kept"), [(("another.", "tests."), []), (("another.",), ["half"])]
 )
 async def test_the_frameworks_answer_to_an_error_commits_nothing(
-    database: Database, framework: str, kept: list[str]
+    database: Database, frameworks: tuple[str, ...], kept: list[str]
 ) -> None:
     """An application that catches an error itself goes on by itself."""
-    exchange = await asgi.request(around(catches, database, framework=framework), "/")
+    exchange = await asgi.request(around(catches, database, frameworks=frameworks), "/")
     assert exchange.status == 200
     assert await stored(database) == kept
     assert held(database) == 0
@@ -172,7 +171,7 @@ async def test_the_frameworks_answer_to_an_error_commits_nothing(
 async def test_what_is_handled_around_the_application_is_no_error_of_its_handler(
     database: Database,
 ) -> None:
-    app = around(writes, database, framework=__name__.partition(".")[0])
+    app = around(writes, database, frameworks=("tests.",))
     try:
         raise LookupError
     except LookupError:

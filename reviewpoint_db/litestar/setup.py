@@ -97,7 +97,6 @@ class Setup(InitPlugin):
                 database=database,
                 answer=answer_commit_error,
                 commits=rule.commits,
-                framework="litestar",
             )
             app_config.middleware.append(inner)
         session = provide_session(database.name) if rule.hook is None else None

@@ -126,6 +126,8 @@ async def answer_commit_error(
     """
     mark_as_logged(error)  # by the middleware that met it
     answer = _raising(error)
+    if not isinstance(scope["app"], Starlette):  # a mounted one of another framework
+        scope = {**scope, "app": app}
     # Those of a mounted application first. Twice in any case, as around a route: so the handler of
     # one error may raise another one.
     for owner in (scope["app"], app):

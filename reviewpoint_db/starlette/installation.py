@@ -109,9 +109,7 @@ class Installation:
             )
             if one.commit == "autocommit":
                 answer = partial(answer_commit_error, app)
-                inner.append(
-                    Middleware(CommitMiddleware, one.database, answer=answer, framework="starlette")
-                )
+                inner.append(Middleware(CommitMiddleware, one.database, answer=answer))
         routes = [route for one in self.installed for route in one.routes]
         outer.append(Middleware(RoutesMiddleware, routes, app))
         theirs = app.user_middleware

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from litestar import Request, Response, asgi, get, post
@@ -12,7 +12,12 @@ from litestar.config.compression import CompressionConfig
 from litestar.connection import ASGIConnection
 from litestar.response import Redirect, ServerSentEvent, Stream
 from sqlalchemy import select
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as StarletteRequest
+from starlette.routing import Mount, Route
 
+from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.litestar import (
     SessionDep,
     get_session,
@@ -267,4 +272,23 @@ class TestOtherParties:
             assert (await http.get("/mounted/anything")).text == "mounted"
             assert (await http.get("/mounted/orphan")).status_code == 409
             assert await stored(database) == ["a"]
+            assert held(database) == 0
+
+    async def test_a_redirect_that_a_mounted_starlette_application_raises_rolls_back(
+        self, database_url: str
+    ) -> None:
+        async def moved(request: StarletteRequest) -> None:
+            await write(unit_of(request.scope).session, "half")
+            raise HTTPException(303, headers={"location": "/"})
+
+        inner = Starlette(routes=[Mount("/", routes=[Route("/moved/", moved)])])
+
+        @asgi("/mounted", is_mount=True, copy_scope=True)
+        async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+            await inner(cast("Any", scope), cast("Any", receive), cast("Any", send))
+
+        app, database = make(database_url, mounted)
+        async with running(app), client(app) as http:
+            assert (await http.get("/mounted/moved/")).status_code == 303
+            assert await stored(database) == []
             assert held(database) == 0

@@ -7,6 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from litestar import Litestar, get
+from litestar import Request as LitestarRequest
+from litestar import Response as LitestarResponse
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.applications import Starlette
@@ -20,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
+from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.context import describe_origin
 from reviewpoint_db.errors import (
@@ -46,6 +50,10 @@ if TYPE_CHECKING:
     from reviewpoint_db.database import Database
 
 NO_CONTENT = b""
+
+
+class RedirectError(Exception):
+    """Answered by an exception handler with a redirect."""
 
 
 async def note(conn: Request) -> Response:
@@ -408,6 +416,28 @@ async def test_a_mounted_application_sees_the_session(database_url: str, registe
         before = (await http.get("/inner/orphan-and-commit")).status_code
         expected = {"outside": (409, 409), "ours": (409, 409), "its own": (422, 422)}
         assert (at_commit, before) == expected[registered]
+        assert held(database) == 0
+
+
+async def test_an_application_of_litestar_may_be_mounted(database_url: str) -> None:
+    @get("/orphan")
+    async def its_orphan(request: LitestarRequest[Any, Any, Any]) -> None:
+        await write_orphan(unit_of(cast("Any", request.scope)).session)
+
+    @get("/moved")
+    async def its_redirect(request: LitestarRequest[Any, Any, Any]) -> None:
+        await write(unit_of(cast("Any", request.scope)).session, "half")
+        raise RedirectError
+
+    def redirect(*_: object) -> LitestarResponse[None]:
+        return LitestarResponse(None, status_code=303, headers={"location": "/"})
+
+    inner = Litestar([its_orphan, its_redirect], exception_handlers={RedirectError: redirect})
+    app, database = make(database_url, routes=[Mount("/inner", cast("Any", inner))])
+    async with running(app), client(app) as http:
+        assert (await http.get("/inner/orphan")).status_code == 409
+        assert (await http.get("/inner/moved")).status_code == 303
+        assert await stored(database) == []
         assert held(database) == 0
 
 
