@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -55,11 +56,9 @@ class PostgreSQL:
             cursor.execute("SELECT 1")
         except Exception as error:
             if code_of(error) == "25P02":
-                raise InvalidRequestError(
-                    "Nothing was stored: an earlier error of this transaction has undone all of "
-                    "it. To go on after a statement's error, put that statement into "
-                    "`async with session.begin_nested()`."
-                ) from error
+                from reviewpoint_db.asyncpg_connection import NOTHING_STORED
+
+                raise InvalidRequestError(NOTHING_STORED) from error
             raise
         finally:
             cursor.close()
@@ -117,6 +116,15 @@ class PostgreSQL:
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """See who answers the login; nothing is asked after it, from asyncpg 0.32 on."""
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def choose_class(
+            _dialect: object, _record: object, _args: object, options: dict[str, Any]
+        ) -> None:
+            from reviewpoint_db.asyncpg_connection import CheckedConnection  # imports asyncpg
+
+            options.setdefault("connection_class", CheckedConnection)
+
         self._login = listen_for(engine, self._pgbouncer)
 
 

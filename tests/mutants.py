@@ -788,6 +788,13 @@ MUTANTS = [
         *contract("commit", "whoever"),
     ),
     Mutant(
+        "a COMMIT that the server made a rollback is a success",
+        "asyncpg_connection.py",
+        'if status == "ROLLBACK" and',
+        'if status == "" and',
+        *contract("commit", "makes_a_rollback"),
+    ),
+    Mutant(
         "a failed COMMIT is swallowed",
         "commit_middleware.py",
         "                        failed = error\n                        raise\n",

@@ -38,6 +38,14 @@ async def test_a_deferred_constraint_that_fails_at_commit_is_a_409(case: Case) -
 
 
 @on_postgresql
+async def test_a_commit_that_the_server_makes_a_rollback_is_no_success(case: Case) -> None:
+    """As after an error that the driver met alone, in a COPY say: SQLAlchemy knows nothing of it."""
+    seen = await case.post("/do/fail-unseen")
+    await case.proves(seen, status=500)
+    assert "Nothing was stored" in case.log
+
+
+@on_postgresql
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 async def test_a_collision_at_commit_is_a_503(case: Case, code: str) -> None:
     seen = await case.post("/do/store", at_commit=f"raise {code}")

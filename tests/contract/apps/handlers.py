@@ -7,6 +7,7 @@ calls `keep()`: the handler's own COMMIT in manual mode, nothing in autocommit m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -131,6 +132,16 @@ async def fail(session: AsyncSession, params: Params) -> None:
     await session.execute(text("SELECT fail(:code)"), {"code": params["code"]})
 
 
+async def fail_unseen(session: AsyncSession, params: Params) -> None:
+    """The driver itself meets an error in the transaction, and the handler goes on."""
+    await add(session, params["key"])
+    raw = await (await session.connection()).get_raw_connection()
+    driver: Any = raw.driver_connection
+    with contextlib.suppress(Exception):
+        await driver.execute("SELECT 1 / 0")
+    await keep(session)
+
+
 async def bad_value(session: AsyncSession, params: Params) -> None:
     """The driver refuses a value, and shows it in its message."""
     await session.execute(
@@ -240,6 +251,7 @@ HANDLERS: dict[str, Handler] = {
         orphan,
         duplicate,
         fail,
+        fail_unseen,
         bad_value,
         missing_table,
         refuse,
