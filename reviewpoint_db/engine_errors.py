@@ -17,10 +17,11 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, event
+from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.backend import READ_ONLY, REPLICA, Backend
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.driver_errors import code_of
+from reviewpoint_db.driver_errors import code_of, is_of_asyncpg
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     DatabaseUnavailableError,
@@ -102,14 +103,29 @@ def _translate(
         elif context.is_disconnect:
             pool.suspect()
     if connection is not None and driver is not None and lost and not in_commit:
-        in_commit = _commits_itself(connection, context)
-    return _named(error, config, in_commit=in_commit and lost)
+        in_commit = _commits_itself(connection, context, config)
+    named = _named(error, config, in_commit=in_commit and lost)
+    if named is None and context.sqlalchemy_exception is None and is_of_asyncpg(error):
+        return _of_stream(error, lost=lost)
+    return named
 
 
-def _commits_itself(connection: Connection, context: ExceptionContext) -> bool:
+def _of_stream(error: BaseException, *, lost: bool) -> BaseException:
+    """Wrap an error that a stream of rows met: SQLAlchemy leaves asyncpg's as they are there."""
+    if lost:
+        return DatabaseUnavailableError(
+            f"The connection to the database was lost ({safe_error(error)}).", orig=error
+        )
+    return DBAPIError(None, None, error, hide_parameters=True)
+
+
+def _commits_itself(
+    connection: Connection, context: ExceptionContext, config: DatabaseConfig
+) -> bool:
     """Whether the statement that failed is its own transaction, and may have stored something."""
     options = connection.get_execution_options()
-    if options.get(READ_ONLY) or str(options.get("isolation_level")).upper() != "AUTOCOMMIT":
+    level = options.get("isolation_level", config.engine_options.get("isolation_level"))
+    if options.get(READ_ONLY) or str(level).upper() != "AUTOCOMMIT":
         return False
     compiled = getattr(context.execution_context, "compiled", None)
     return not getattr(getattr(compiled, "statement", None), "is_select", False)

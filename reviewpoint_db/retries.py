@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.driver_errors import code_of
+from reviewpoint_db.session import state_of
 from reviewpoint_db.sqlstate import is_serialization_failure
 
 __all__ = ["run_with_retries"]
@@ -40,25 +41,27 @@ async def run_with_retries(
     """
     attempt = 0
     while True:
-        try:
-            return await _run_once(session, fn, isolation_level)
-        except SQLAlchemyError as error:
-            if attempt >= retries or not is_serialization_failure(error):
-                raise
-            logger.debug("A transaction lost ({}) and is run again", code_of(error))
+        async with session() as opened:
+            try:
+                return await _run_once(opened, fn, isolation_level)
+            except SQLAlchemyError as error:
+                # What the function has stored by a COMMIT of its own must not be stored twice.
+                stored = state_of(opened).committed
+                if attempt >= retries or stored or not is_serialization_failure(error):
+                    raise
+                logger.debug("A transaction lost ({}) and is run again", code_of(error))
         pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))
         attempt += 1
 
 
 async def _run_once(
-    session: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+    session: AsyncSession,
     fn: Callable[[AsyncSession], Awaitable[_T]],
     isolation_level: str | None,
 ) -> _T:
-    async with session() as opened:
-        if isolation_level is not None:
-            await opened.connection(execution_options={"isolation_level": isolation_level})
-        result = await fn(opened)
-        await opened.commit()
-        return result
+    if isolation_level is not None:
+        await session.connection(execution_options={"isolation_level": isolation_level})
+    result = await fn(session)
+    await session.commit()
+    return result

@@ -64,6 +64,7 @@ class SessionState:
     """What we keep about a session, in its `info`."""
 
     __slots__ = (
+        "committed",
         "connections",
         "ended",
         "required_lsn",
@@ -82,6 +83,8 @@ class SessionState:
         self.ended = False
         #: Whether something was flushed or executed that no COMMIT made permanent.
         self.uncommitted = False
+        #: Whether a transaction of it was committed.
+        self.committed = False
         self.streaming = False
         #: Of the tasks that share a read session; None before its first use.
         self.turns: Turns | None = None
@@ -312,7 +315,7 @@ def assemble(
     sync_class: Any = type("SyncSession", sync_bases, sync_members)
     event.listen(sync_class, "after_begin", _remember_connection)
     event.listen(sync_class, "after_flush", _remember_flush)
-    event.listen(sync_class, "after_commit", _forget_changes)
+    event.listen(sync_class, "after_commit", _note_commit)
     event.listen(sync_class, "after_rollback", _forget_changes)
     members = {
         "sync_session_class": sync_class,
@@ -352,6 +355,13 @@ def _remember_connection(
 
 def _remember_flush(session: SyncSession, _context: object) -> None:
     state_of(session).uncommitted = True
+
+
+def _note_commit(session: SyncSession) -> None:
+    if not session.in_nested_transaction():
+        state = state_of(session)
+        state.uncommitted = False
+        state.committed = True
 
 
 def _forget_changes(session: SyncSession) -> None:

@@ -194,13 +194,18 @@ def _is_conflict(error: BaseException, code: str | None) -> bool:
 
 
 def _is_unavailable(error: BaseException, code: str | None) -> bool:
-    if is_disconnect(error) or code in _LATER:
+    if is_disconnect(error) or code in _LATER or _is_stale_plan(error):
         return True
     if code is not None and code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return True
     return any(
         isinstance(current, (UnavailableError, exc.TimeoutError)) for current in wrapped(error)
     )
+
+
+def _is_stale_plan(error: BaseException) -> bool:
+    # asyncpg's, of a statement that was prepared before a migration; the next one is prepared anew.
+    return any(type(each).__name__ == "InvalidCachedStatementError" for each in wrapped(error))
 
 
 def is_of_database(error: BaseException) -> bool:

@@ -217,6 +217,32 @@ async def test_a_statement_that_commits_by_itself_has_an_unknown_outcome_too(
     assert isinstance(raised.value, CommitOutcomeUnknownError) is unknown
 
 
+async def test_so_has_one_of_an_engine_that_is_in_autocommit(postgres_url: str) -> None:
+    with Relay.to(postgres_url) as relay:
+        options = {"isolation_level": "AUTOCOMMIT"}
+        engine = _engine(relay.url(postgres_url), engine_options=options)
+        async with engine.connect() as connection:
+            await connection.execute(text("CREATE TABLE t (a integer)"))
+            relay.at("INSERT", "cut answer")
+            with pytest.raises(CommitOutcomeUnknownError):
+                await connection.execute(text("INSERT INTO t VALUES (1)"))
+        await engine.dispose()
+
+
+async def test_a_connection_lost_in_a_stream_of_rows_is_told_as_everywhere(
+    postgres_url: str,
+) -> None:
+    engine = _engine(postgres_url)
+    rows = text("SELECT pg_backend_pid() FROM generate_series(1, 10000)")
+    async with engine.connect() as connection, engine.connect() as other:
+        result = await connection.stream(rows)
+        (pid,) = await anext(result)
+        await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        with pytest.raises(DatabaseUnavailableError):
+            await result.all()
+    await engine.dispose()
+
+
 async def test_an_engine_of_the_applications_gets_our_errors_once(postgres_url: str) -> None:
     engine = create_async_engine(
         postgres_url.replace("postgresql:", "postgresql+asyncpg:"),

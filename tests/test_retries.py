@@ -86,6 +86,22 @@ async def test_other_errors_are_not_repeated(database: Database) -> None:
     assert runs == 1
 
 
+async def test_what_the_function_committed_by_itself_is_not_repeated(database: Database) -> None:
+    runs = 0
+
+    async def commits_and_loses(session: AsyncSession) -> None:
+        nonlocal runs
+        runs += 1
+        await write(session, f"note {runs}")
+        await session.commit()
+        await session.execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
+
+    with pytest.raises(DBAPIError):
+        await database.run_in_transaction(commits_and_loses)
+    assert await stored(database) == ["note 1"]
+    assert held(database) == 0
+
+
 async def test_a_commit_of_unknown_outcome_is_not_repeated(postgres_url: str) -> None:
     with Relay.to(postgres_url) as relay:
         config = DatabaseConfig(url=relay.url(postgres_url))

@@ -122,6 +122,25 @@ async def test_a_terminated_connection_is_lost(postgres_url: str) -> None:
     await engine.dispose()
 
 
+async def test_a_statement_that_was_prepared_before_a_migration_may_be_tried_again(
+    postgres_url: str,
+) -> None:
+    """Asyncpg refuses it once: the next one is prepared anew."""
+    engine, migration = engine_for(postgres_url), engine_for(postgres_url)
+    async with migration.begin() as connection:
+        await connection.execute(text("CREATE TABLE counters (n integer)"))
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT * FROM counters"))
+    async with migration.begin() as connection:
+        await connection.execute(text("ALTER TABLE counters ALTER n TYPE bigint"))
+    error = await failure(engine, "SELECT * FROM counters")
+    assert (code_of(error), answer_for(error).status) == ("0A000", 503)
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT * FROM counters"))
+    await engine.dispose()
+    await migration.dispose()
+
+
 async def test_a_serialization_failure_may_be_tried_again(postgres_url: str) -> None:
     engine = engine_for(postgres_url).execution_options(isolation_level="SERIALIZABLE")
     async with engine.begin() as connection:

@@ -50,6 +50,14 @@ async def test_a_statement_fails_with_a_code(case: Case, code: str, status: int)
     await case.proves(seen, status=status)
 
 
+@on_postgresql
+@pytest.mark.parametrize(("code", "status"), ANSWERS.items(), ids=ANSWERS)
+async def test_a_stream_of_rows_fails_with_a_code(case: Case, code: str, status: int) -> None:
+    seen = await case.post("/do/fail-in-a-stream", code=code)
+    assert "made to fail" not in seen.body
+    await case.proves(seen, status=status)
+
+
 # 08006, a lost connection, is of another kind at COMMIT; the others are what they are.
 AT_COMMIT = {code: status for code, status in ANSWERS.items() if code[:2] not in {"08", "57"}}
 

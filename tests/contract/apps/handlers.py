@@ -132,6 +132,16 @@ async def fail(session: AsyncSession, params: Params) -> None:
     await session.execute(text("SELECT fail(:code)"), {"code": params["code"]})
 
 
+async def fail_in_a_stream(session: AsyncSession, params: Params) -> None:
+    """The server fails while the rows of a statement are fetched."""
+    await add(session, params["key"])
+    failing = "CASE WHEN i > 500 THEN fail(:code)::text END"
+    rows = text(f"SELECT {failing} FROM generate_series(1, 1000) AS i")
+    async for _ in await session.stream(rows, {"code": params["code"]}):
+        pass
+    await keep(session)
+
+
 async def fail_unseen(session: AsyncSession, params: Params) -> None:
     """The driver itself meets an error in the transaction, and the handler goes on."""
     await add(session, params["key"])
@@ -251,6 +261,7 @@ HANDLERS: dict[str, Handler] = {
         orphan,
         duplicate,
         fail,
+        fail_in_a_stream,
         fail_unseen,
         bad_value,
         missing_table,
