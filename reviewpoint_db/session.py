@@ -64,6 +64,7 @@ class SessionState:
     """What we keep about a session, in its `info`."""
 
     __slots__ = (
+        "closed_over_changes",
         "committed",
         "connections",
         "ended",
@@ -83,6 +84,8 @@ class SessionState:
         self.ended = False
         #: Whether something was flushed or executed that no COMMIT made permanent.
         self.uncommitted = False
+        #: Whether the application closed it, and so lost changes.
+        self.closed_over_changes = False
         #: Whether a transaction of it was committed.
         self.committed = False
         self.streaming = False
@@ -178,8 +181,11 @@ class BoundSession(SyncSession):
             raise
 
     def close(self) -> None:
-        """Close; what waited for a COMMIT is forgotten."""
+        """Close; what waited for a COMMIT is forgotten, and changes are remembered as lost."""
         _forget_hooks(self)
+        state = state_of(self)
+        if not state.ended and (state.uncommitted or self.new or self.dirty or self.deleted):
+            state.closed_over_changes = True
         super().close()
 
     def reset(self) -> None:

@@ -247,8 +247,8 @@ class UnitOfWork:
             if self._read_session is not None:
                 await self._terms.database.end(self._read_session)
             self.close()
-        if lost:
-            self._warn_of_lost_changes()
+        if lost and self._session is not None:
+            self._warn_of_lost_changes(self._session)
 
     def close(self) -> None:
         """End a unit of work that was never used, or whose sessions are released; no I/O."""
@@ -261,17 +261,23 @@ class UnitOfWork:
 
     def _loses_changes(self, session: AsyncSession) -> bool:
         """Whether a successful request leaves changes behind that nobody committed."""
-        if self._terms.autocommit or not self.succeeded:
+        if not self.succeeded:
             return False
-        return bool(
-            state_of(session).uncommitted or session.new or session.dirty or session.deleted
-        )
+        state = state_of(session)
+        if state.closed_over_changes or self._terms.autocommit:
+            return state.closed_over_changes
+        return bool(state.uncommitted or session.new or session.dirty or session.deleted)
 
-    def _warn_of_lost_changes(self) -> None:
+    def _warn_of_lost_changes(self, session: AsyncSession) -> None:
+        if state_of(session).closed_over_changes:
+            how = "closed its session with changes uncommitted"
+            fix = "Leave out `async with session` and `session.close()`: it is closed for you."
+        else:
+            how = "left changes uncommitted"
+            fix = 'Call `await session.commit()`, or use commit="autocommit".'
         self._terms.database.activity.warn(
             "uncommitted_changes",
-            f"{self.origin} answered with success but left changes uncommitted; they were "
-            'rolled back. Call `await session.commit()`, or use commit="autocommit".',
+            f"{self.origin} answered with success but {how}; they were rolled back. {fix}",
             origin=self.origin,
         )
 

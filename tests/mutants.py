@@ -835,6 +835,13 @@ MUTANTS = [
         "committed_by_itself",
     ),
     Mutant(
+        "changes of a session that its handler closed go unmentioned",
+        "session.py",
+        "            state.closed_over_changes = True\n",
+        "            pass\n",
+        *contract("rollback", "closes_its_session"),
+    ),
+    Mutant(
         "a failed COMMIT is swallowed",
         "commit_middleware.py",
         "                        failed = error\n                        raise\n",
@@ -889,8 +896,8 @@ MUTANTS = [
     Mutant(
         "lost changes go unmentioned",
         "transaction.py",
-        "        if self._terms.autocommit or not self.succeeded:\n",
-        "        if True:\n",
+        "        if not self.succeeded:\n            return False\n        state",
+        "        if True:\n            return False\n        state",
         *contract("rollback", "did_not_commit", MANUAL),
     ),
     Mutant(

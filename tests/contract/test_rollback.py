@@ -47,6 +47,14 @@ async def test_in_manual_mode_nothing_is_stored_that_the_handler_did_not_commit(
 
 
 @everywhere
+async def test_a_handler_that_closes_its_session_learns_that_its_changes_are_lost(
+    case: Case,
+) -> None:
+    seen = await case.post("/do/close-early")
+    await case.proves(seen, status=200, logged="closed its session with changes uncommitted")
+
+
+@everywhere
 async def test_a_guard_that_refuses_gives_its_session_back(case: Case) -> None:
     await case.proves(await case.post("/guarded"), status=403)
 

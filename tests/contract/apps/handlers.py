@@ -115,6 +115,12 @@ async def add_only(session: AsyncSession, params: Params) -> Reply:
     return Reply(int(params.get("status", "200")))
 
 
+async def close_early(session: AsyncSession, params: Params) -> None:
+    """Ends the session as one that it opened itself."""
+    async with session:
+        await add(session, params["key"])
+
+
 async def orphan(session: AsyncSession, params: Params) -> None:
     """The foreign key is checked at COMMIT."""
     await add(session, params["key"], follows=-1)
@@ -258,6 +264,7 @@ HANDLERS: dict[str, Handler] = {
         count,
         hold,
         add_only,
+        close_early,
         orphan,
         duplicate,
         fail,
