@@ -842,6 +842,13 @@ MUTANTS = [
         *contract("rollback", "closes_its_session"),
     ),
     Mutant(
+        "a connection that a handler left busy fails everybody who gets it",
+        "sqlstate.py",
+        '"operation is in progress" in str(error)',
+        "False",
+        *contract("errors", "left_busy"),
+    ),
+    Mutant(
         "a failed COMMIT is swallowed",
         "commit_middleware.py",
         "                        failed = error\n                        raise\n",

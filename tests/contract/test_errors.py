@@ -92,6 +92,15 @@ async def test_a_terminated_backend_is_a_503(case: Case) -> None:
 
 
 @on_postgresql
+async def test_a_connection_that_a_handler_left_busy_fails_one_request_at_most(case: Case) -> None:
+    """Only the driver knows of a statement that went around SQLAlchemy, and tells it when asked."""
+    await case.post("/do/leave-driver-busy")
+    statuses = [(await case.post("/do/count")).status for _ in range(3)]
+    assert statuses == [503, 200, 200]
+    await case.proves(None)
+
+
+@on_postgresql
 async def test_a_connection_cut_before_commit_is_a_503(case: Case, faults: World) -> None:
     request = asyncio.create_task(case.post("/do/query-slowly", seconds=1.2))
     await case.until_running("SELECT pg_sleep%")

@@ -115,6 +115,15 @@ async def add_only(session: AsyncSession, params: Params) -> Reply:
     return Reply(int(params.get("status", "200")))
 
 
+async def leave_driver_busy(session: AsyncSession, params: Params) -> None:
+    """Returns its connection with a statement of the driver itself under way on it."""
+    raw = await (await session.connection()).get_raw_connection()
+    driver: Any = raw.driver_connection
+    task = asyncio.create_task(driver.execute("SELECT 1 FROM pg_sleep(5)", timeout=60))
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.sleep(0)
+
+
 async def close_early(session: AsyncSession, params: Params) -> None:
     """Ends the session as one that it opened itself."""
     async with session:
@@ -264,6 +273,7 @@ HANDLERS: dict[str, Handler] = {
         count,
         hold,
         add_only,
+        leave_driver_busy,
         close_early,
         orphan,
         duplicate,
