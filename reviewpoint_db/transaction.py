@@ -184,8 +184,8 @@ class UnitOfWork:
 
     @property
     def dirty(self) -> bool:
-        """Whether the session is in a transaction that nobody ended yet."""
-        return self._session is not None and self._session.in_transaction()
+        """Whether something waits for a COMMIT: a transaction, or functions that run after it."""
+        return self._session is not None and awaits_commit(self._session)
 
     @property
     def stored(self) -> bool:

@@ -849,6 +849,14 @@ MUTANTS = [
         *contract("errors", "left_busy"),
     ),
     Mutant(
+        "what a function after COMMIT registers is forgotten",
+        "transaction.py",
+        "        return self._session is not None and awaits_commit(self._session)\n",
+        "        return self._session is not None and self._session.in_transaction()\n",
+        "tests/test_asgi.py",
+        "register_another",
+    ),
+    Mutant(
         "a failed COMMIT is swallowed",
         "commit_middleware.py",
         "                        failed = error\n                        raise\n",

@@ -11,6 +11,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from reviewpoint_db.after_commit import after_commit
 from reviewpoint_db.asgi import UnitOfWorkMiddleware, unit_of
 from reviewpoint_db.commit_middleware import CommitMiddleware
 from reviewpoint_db.config import DatabaseConfig
@@ -143,6 +144,21 @@ async def test_the_application_may_say_which_statuses_commit(database: Database)
     app = UnitOfWorkMiddleware(inner, database, commit="autocommit", origin=str)
     assert (await asgi.request(app, "/404")).status == 404
     assert await stored(database) == ["note"]
+
+
+async def test_a_function_after_commit_may_register_another_one(database: Database) -> None:
+    run: list[str] = []
+
+    async def registers(scope: Scope, _: Receive, send: Send) -> None:
+        session = unit_of(scope).session
+        await write(session, "note")
+        after_commit(session, lambda: after_commit(session, lambda: run.append("second")))
+        await send(dict(OK))
+        await send(dict(END))
+
+    assert (await asgi.request(around(registers, database), "/")).status == 200
+    assert run == ["second"]
+    assert held(database) == 0
 
 
 async def catches(scope: Scope, receive: Receive, send: Send) -> None:
