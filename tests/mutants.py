@@ -101,7 +101,7 @@ MUTANTS = [
     ),
     Mutant(
         "a migration waits for an application's check",
-        "cli.py",
+        "cli/commands.py",
         'if report.cause != "unreachable" or left <= 0:',
         'if report.status != "unhealthy" or left <= 0:',
         "tests/test_cli.py",

@@ -1,168 +1,29 @@
-"""The commands: `reviewpoint-db …` for any framework, and `litestar reviewpoint-db …`.
-
-The database is that of the application (`--app module:app`, or Litestar's own), else the one that
-the environment describes. The migration commands are advanced-alchemy's, both directly and under
-`database`, where they have the names of `litestar database`.
-"""
+"""`reviewpoint-db`: the group, and the commands of our own."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from reviewpoint_db.budget import Budget
 from reviewpoint_db.checks import refused, run_checks
-from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.database import Database
+from reviewpoint_db.cli.migrations import alembic_error, migration_commands
+from reviewpoint_db.cli.target import Target
 from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.migrations import Migrations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from reviewpoint_db.database import Database
     from reviewpoint_db.health import HealthReport
+    from reviewpoint_db.migrations import Migrations
 
-__all__ = ("Target", "main")
+__all__ = ("main",)
 
 #: Seconds between two looks of `health --wait`.
 _PAUSE: Final = 0.5
-
-
-class Target(dict[str, Any]):
-    """What the commands work on, found when it is asked for.
-
-    It is a dictionary because advanced-alchemy's commands read `ctx.obj["configs"]`.
-
-    Args:
-        app_path: `module:app`, where it was given.
-        find_app: Returns the application that a framework's own command line has loaded.
-        migrations: The folder of the migration scripts, for a database without an application.
-    """
-
-    def __init__(
-        self,
-        app_path: str | None = None,
-        find_app: Callable[[], Any] | None = None,
-        migrations: str = "migrations",
-    ) -> None:
-        super().__init__()
-        self._app_path = app_path
-        self._find_app = find_app
-        self._migrations = migrations
-        self._app: Any = None
-
-    def __missing__(self, key: str) -> Any:
-        value: Any
-        if key == "configs":
-            value = self._alchemy_of_app() or [self._alchemy_of(db) for db in self.databases]
-        elif key == "databases":
-            value = _databases_of(self.app) if self.app is not None else [Database()]
-        else:
-            raise KeyError(key)
-        self[key] = value
-        return value
-
-    @property
-    def app(self) -> Any:
-        """The application, a `Database` or a `DatabaseConfig`; None where none was named."""
-        if self._app is None:
-            if self._app_path is not None:
-                self._app = _load(self._app_path)
-            elif self._find_app is not None:
-                self._app = self._find_app()
-        return self._app
-
-    @property
-    def databases(self) -> list[Database]:
-        """The databases of the application, or the environment's one.
-
-        Raises:
-            ConfigurationError: The configuration is wrong, or the application has no database.
-        """
-        databases: list[Database] = self["databases"]
-        return databases
-
-    def migrations_of(self, database: Database) -> Migrations:
-        """Return where the migrations of a database are."""
-        configs = self["configs"]
-        named = [config for config in configs if (config.bind_key or "default") == database.name]
-        return Migrations.of((named or configs)[0])
-
-    def _alchemy_of_app(self) -> list[Any]:
-        """The configs of advanced-alchemy's plugin, where the application is Litestar's."""
-        plugins = getattr(self.app, "plugins", None)
-        if plugins is None:
-            return []
-        from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
-
-        found = [plugin for plugin in plugins if isinstance(plugin, SQLAlchemyInitPlugin)]
-        return [config for plugin in found[-1:] for config in plugin.config]
-
-    def _alchemy_of(self, database: Database) -> Any:
-        from advanced_alchemy.config import AlembicAsyncConfig, SQLAlchemyAsyncConfig
-
-        return SQLAlchemyAsyncConfig(
-            engine_instance=database.engine,
-            bind_key=None if database.name == "default" else database.name,
-            metadata=database.metadata,
-            alembic_config=AlembicAsyncConfig(script_location=self._migrations),
-        )
-
-
-def _load(app_path: str) -> Any:
-    """Import what `module:attribute` names; a factory is called."""
-    module_name, _, attribute = app_path.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found = importlib.import_module(module_name)
-        for name in (attribute or "app").split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError) as error:
-        msg = f"--app {app_path} was not found ({error}). Give it as module:attribute."
-        raise click.UsageError(msg) from error
-    is_target = isinstance(found, Database | DatabaseConfig) or hasattr(found, "state")
-    return found() if callable(found) and not is_target else found
-
-
-def _databases_of(app: Any) -> list[Database]:
-    if isinstance(app, Database):
-        return [app]
-    if isinstance(app, DatabaseConfig):
-        return [Database(app)]
-    databases = getattr(app.state, "databases", None)
-    if not databases:
-        msg = (
-            "The application has no database. Install one with ReviewPointDBPlugin or "
-            "setup_database."
-        )
-        raise ConfigurationError(msg)
-    return list(databases.values())
-
-
-class _MigrationCommands(click.Group):
-    """advanced-alchemy's commands; it, and alembic with it, are imported when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        self._fill()
-        return super().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        self._fill()
-        return super().get_command(ctx, name)
-
-    def _fill(self) -> None:
-        if not self.commands:
-            from advanced_alchemy.cli import add_migration_commands
-
-            add_migration_commands(self)
 
 
 class _Commands(click.Group):
@@ -171,7 +32,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ConfigurationError, _alembic_error()) as error:
+        except (ConfigurationError, alembic_error()) as error:
             # Both say what to do in one sentence; a traceback would hide it.
             raise click.ClickException(str(error)) from error
 
@@ -180,17 +41,6 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return super().get_command(ctx, name) or migration_commands.get_command(ctx, name)
-
-
-def _alembic_error() -> type[Exception]:
-    from alembic.util import CommandError
-
-    return CommandError
-
-
-migration_commands: Final = _MigrationCommands(
-    name="database", help="Migrate the database (the commands of `litestar database`)."
-)
 
 
 @click.group(name="reviewpoint-db", cls=_Commands)
