@@ -33,6 +33,7 @@ from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.pgbouncer import answers
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.server_view import application_prefix
+from reviewpoint_db.sqlstate import connect_hint
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
@@ -141,12 +142,13 @@ async def _asked(
     """Run the checks that need the database; no processes: its pools were compared already."""
     report = await database.health()
     if report.cause == "unreachable":
+        connection = report.checks[0]
         return [
             Finding(
                 id="RPDB004",
                 level="error",
-                message=f"{database.config.safe_url} cannot be reached: {report.checks[0].detail}.",
-                fix="start the database, or correct host, port, user and password of the URL.",
+                message=f"{database.config.safe_url} cannot be reached: {connection.detail}.",
+                fix=f"{connection.hint or connect_hint(TimeoutError())}.",
             )
         ]
     findings = []

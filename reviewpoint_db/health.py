@@ -24,6 +24,7 @@ from reviewpoint_db.health_memory import HealthMemory
 from reviewpoint_db.health_report import Cause, CheckResult, HealthReport, Status, report_of
 from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.snapshots import LATE_FOR
+from reviewpoint_db.sqlstate import connect_hint
 from reviewpoint_db.unpooled import open_unpooled
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class HealthProbe:
             if timing is None:
                 timing = await self._ping_unpooled(started + timeout)
         except Exception as error:  # noqa: BLE001  a check reports, it never raises
-            return _failed("connection", error, pool_full=full)
+            return _failed("connection", error, pool_full=full, hint=connect_hint(error))
         return CheckResult(
             name="connection", status="healthy", connected_in=timing[0], latency=timing[1]
         )
@@ -251,7 +252,9 @@ async def _own_check(name: str, check: Check) -> CheckResult:
     return CheckResult(name=name, status="healthy", latency=latency)
 
 
-def _failed(name: str, error: Exception, *, pool_full: bool = False) -> CheckResult:
+def _failed(
+    name: str, error: Exception, *, pool_full: bool = False, hint: str | None = None
+) -> CheckResult:
     code = code_of(error)
     # A server that says "too many clients" to us, while our own pool holds connections, is there.
     there = pool_full and code == _TOO_MANY_CLIENTS
@@ -260,6 +263,7 @@ def _failed(name: str, error: Exception, *, pool_full: bool = False) -> CheckRes
         status="degraded" if there else "unhealthy",
         detail=safe_error(error),
         code=code,
+        hint=None if there else hint,
     )
 
 

@@ -41,6 +41,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
         latency: Seconds it took then; None where nothing was measured.
         detail: What is wrong, safe to show; None when nothing is.
         code: The database's error code, where there is one.
+        hint: What to do about a database that cannot be reached.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     latency: float | None = None
     detail: str | None = None
     code: str | None = None
+    hint: str | None = None
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ _INTERRUPT_AGAIN: Final = 0.02
 _INTERRUPT_FOR: Final = 10.0
 #: Seconds for telling a connection's thread to end, which is a word in a queue.
 _STOP_TIMEOUT: Final = 2.0
+#: Seconds for a thread that has nothing left to do but to end.
+_ENDING: Final = 1.0
 
 
 class SQLite:
@@ -145,6 +147,12 @@ class SQLite:
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
 
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def open_by_us(
+            _dialect: object, _record: object, _args: object, options: dict[str, Any]
+        ) -> None:
+            options.setdefault("async_creator_fn", _open)
+
         @event.listens_for(engine.sync_engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin by itself
@@ -170,6 +178,25 @@ def _file_at(path: str) -> _File:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+async def _open(*args: Any, **options: Any) -> Any:
+    """Open a connection, as SQLAlchemy does; one that fails leaves no thread behind.
+
+    The driver lets that thread end by itself, and report so to the loop: which may be closed by
+    then, as at the end of a command, so that the thread dies of it, with a traceback.
+    """
+    import aiosqlite
+
+    connection: Any = aiosqlite.connect(*args, **options)
+    # SQLAlchemy's dialect asks for it in the same way: before 0.22 the connection is the thread.
+    thread = connection if isinstance(connection, threading.Thread) else connection._thread  # noqa: SLF001
+    thread.daemon = True
+    try:
+        return await connection
+    except Exception:
+        thread.join(_ENDING)
+        raise
 
 
 def _switch_to_wal(cursor: Any) -> None:

@@ -8,6 +8,7 @@ https://sqlite.org/rescode.html
 from __future__ import annotations
 
 import math
+import socket
 import sqlite3
 import ssl
 from dataclasses import dataclass
@@ -16,20 +17,27 @@ from typing import Final
 from sqlalchemy import exc
 
 from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, wrapped
-from reviewpoint_db.errors import CommitOutcomeUnknownError, ReviewPointDBError, UnavailableError
-from reviewpoint_db.tls_errors import is_tls_refused
+from reviewpoint_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseUnavailableError,
+    ReviewPointDBError,
+    UnavailableError,
+)
+from reviewpoint_db.tls_errors import connect_fix, is_tls_refused
 
 __all__ = [
     "READ_ONLY_TRANSACTION",
     "SERVER_ENDED",
     "ErrorAnswer",
     "answer_for",
+    "connect_hint",
     "hint_for",
     "is_disconnect",
     "is_of_database",
     "is_refused_login",
     "is_serialization_failure",
     "is_transient_connect",
+    "is_unreachable",
     "level_for",
     "log_hint",
     "retry_after_header",
@@ -75,6 +83,12 @@ _HINTS = {
     "25006": "the server is read-only; does the URL point to a replica?",
     "SQLITE_CANTOPEN": "the folder of the database file must exist and be writable",
 }
+_NOBODY: Final = "start the database, or correct host and port of the URL"
+_NETWORK_HINTS: Final = (
+    (socket.gaierror, "no host has this name; correct the host of the URL"),
+    (FileNotFoundError, "there is no such socket; start the database, or correct the host"),
+    (TimeoutError, "nothing answers there; check host, port and the firewalls in between"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,17 @@ def is_refused_login(error: BaseException) -> bool:
     """Whether the server lets nobody in with these credentials, or has no such database."""
     code = code_of(error)
     return code is not None and code.startswith(("28", "3D"))
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether SQLAlchemy or this package says by it that the database lets nobody in.
+
+    Anybody's own OSError, of a missing file say, is none of these.
+    """
+    if isinstance(error, ReviewPointDBError):
+        return isinstance(error, DatabaseUnavailableError)
+    closed = code_of(error) in {"28P01", "28000", "3D000", "53300", "SQLITE_CANTOPEN"}
+    return isinstance(error, exc.SQLAlchemyError) and (closed or is_disconnect(error))
 
 
 def is_transient_connect(error: BaseException) -> bool:
@@ -249,3 +274,22 @@ def hint_for(code: str) -> str | None:
 def level_for(status: int) -> str:
     """The level at which an error is logged that was answered so: a client's mistake is none of ours."""
     return {500: "ERROR", 503: "WARNING"}.get(status, "INFO")
+
+
+def connect_hint(error: BaseException) -> str:
+    """What an operator can do about a database that cannot be reached.
+
+    Example:
+        >>> connect_hint(ConnectionRefusedError())
+        'start the database, or correct host and port of the URL'
+    """
+    hint = log_hint(error)
+    if hint is not None:
+        return hint
+    for current in wrapped(error):
+        if isinstance(current, ssl.SSLError) or is_tls_refused(current):
+            return connect_fix(current)
+        if isinstance(current, OSError):
+            hints = [hint for kind, hint in _NETWORK_HINTS if isinstance(current, kind)]
+            return hints[0] if hints else _NOBODY
+    return "start the database, or correct host, port, user and password of the URL"

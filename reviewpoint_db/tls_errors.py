@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from typing import Final, TypeGuard
 
 __all__ = ["connect_fix", "is_tls_refused"]
 
@@ -30,7 +30,7 @@ _CLIENT: Final = (
 _FIXES: Final = {9: _OLD, 10: _OLD, 11: _OLD, 12: _OLD, 23: _REVOKED, 62: _NAME, 64: _NAME}
 
 
-def is_tls_refused(error: BaseException) -> bool:
+def is_tls_refused(error: BaseException) -> TypeGuard[ConnectionError]:
     """Whether the server answered that it has no TLS, which was asked for."""
     # asyncpg has neither a class nor a code for it; the text is its own, and never translated.
     return type(error) is ConnectionError and "rejected SSL upgrade" in str(error)

@@ -100,6 +100,22 @@ MUTANTS = [
         "not_heard_of_the_end",
     ),
     Mutant(
+        "a migration's own error loses its traceback",
+        "sqlstate.py",
+        "return isinstance(error, exc.SQLAlchemyError) and (closed or is_disconnect(error))",
+        "return closed or is_disconnect(error)",
+        "tests/test_cli.py",
+        "keeps_its_traceback",
+    ),
+    Mutant(
+        "a file that cannot be opened leaves a thread behind",
+        "sqlite.py",
+        "thread.join(_ENDING)",
+        "pass",
+        "tests/test_sqlite.py",
+        "leaves_no_thread",
+    ),
+    Mutant(
         "a migration waits for an application's check",
         "cli/commands.py",
         'if report.cause != "unreachable" or left <= 0:',

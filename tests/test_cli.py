@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,9 +19,12 @@ from reviewpoint_db.cli import Target, main
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.errors import ConfigurationError
-from tests.support.postgres import PostgresServer, free_port
+from tests.support.postgres import PASSWORD, PostgresServer, free_port
 
 Run = Callable[..., Result]
+
+PROGRAM = (sys.executable, "-c", "from reviewpoint_db.cli import main; main()")
+PASSWORD_IN_URLS = quote(PASSWORD, safe="")
 
 # The alembic.ini of advanced-alchemy's template is older than alembic's option for it.
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")
@@ -170,9 +174,8 @@ def test_health_fails_with_a_status_for_containers(
     assert result.output.startswith(
         "default: unhealthy (unreachable; connection: ConnectionRefused"
     )
-    waiting = [sys.executable, "-c", "from reviewpoint_db.cli import main; main()", "health"]
     done = subprocess.run(
-        [*waiting, "--wait", "0.9"],
+        [*PROGRAM, "health", "--wait", "0.9"],
         env={**os.environ, "REVIEWPOINT_DB_URL": own_url},
         capture_output=True,
         text=True,
@@ -216,19 +219,21 @@ def test_health_with_a_wrong_configuration_has_a_status_of_its_own(
 def migrate(command: Run, *options: str) -> None:
     """Makes a migration that creates a table, and applies it."""
     assert command(*options, "init", "--no-prompt", "migrations").exit_code == 0
-    made = command(*options, "make-migrations", "--no-prompt", "-m", "papers", "--no-autogenerate")
-    assert made.exit_code == 0, made.output
-    (script,) = Path("migrations/versions").glob("*papers*.py")
-    code = script.read_text()
-    start = code.index("def schema_upgrades")
-    body = code.index("pass", start)
-    script.write_text(
-        f'{code[:body]}op.execute("create table papers (title text)"){code[body + 4 :]}'
-    )
+    write_migration(command, 'op.execute("create table papers (title text)")', *options)
     assert "RPDB006 warning: Migrations are pending" in command(*options, "check").output
     upgraded = command(*options, "upgrade", "--no-prompt")
     assert upgraded.exit_code == 0, upgraded.output
     assert command(*options, "check").output.endswith("The checks passed.\n")
+
+
+def write_migration(command: Run, code: str, *options: str) -> None:
+    """Makes a migration that runs some code."""
+    made = command(*options, "make-migrations", "--no-prompt", "-m", "papers", "--no-autogenerate")
+    assert made.exit_code == 0, made.output
+    (script,) = Path("migrations/versions").glob("*papers*.py")
+    text = script.read_text()
+    body = text.index("pass", text.index("def schema_upgrades"))
+    script.write_text(f"{text[:body]}{code}{text[body + 4 :]}")
 
 
 def test_migrations_run_with_the_configured_engine(command: Run, sqlite_url: str) -> None:
@@ -268,6 +273,91 @@ def test_an_error_of_the_migrations_is_one_line(command: Run) -> None:
     assert result.exit_code == 1
     assert "Error: Path doesn't exist: migrations" in result.output
     assert "Traceback" not in result.output
+
+
+def unreachable(url: str, part: str) -> str:
+    """A URL that is wrong in one part."""
+    parts = urlsplit(url)
+    wrong = {
+        "password": parts._replace(netloc=parts.netloc.replace(PASSWORD_IN_URLS, "s3cret")),
+        "database": parts._replace(path="/nowhere"),
+        "port": parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{free_port()}"),
+        "host": parts._replace(netloc="ann:s3cret@nobody.invalid"),
+    }
+    return urlunsplit(wrong[part])
+
+
+@pytest.mark.parametrize(
+    ("part", "fix"),
+    [
+        (
+            "password",
+            '[28P01]: password authentication failed for user "postgres". Fix: the server ',
+        ),
+        (
+            "database",
+            '[3D000]: database "nowhere" does not exist. Fix: the database does not exist; ',
+        ),
+        ("port", "Fix: start the database, or correct host and port of the URL."),
+        ("host", "Fix: no host has this name; correct the host of the URL."),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_one_line(
+    command: Run, monkeypatch: pytest.MonkeyPatch, postgres_url: str, part: str, fix: str
+) -> None:
+    assert command("init", "--no-prompt", "migrations").exit_code == 0
+    monkeypatch.setenv("REVIEWPOINT_DB_POOL_TIMEOUT", "0.5")
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", unreachable(postgres_url, part))
+    for words in (["upgrade", "--no-prompt"], ["database", "show-current-revision"]):
+        result = command(*words)
+        assert result.exit_code == 1
+        _heading, line = result.output.splitlines()
+        assert line.startswith("Error: postgresql+asyncpg://")
+        assert " cannot be reached: " in line
+        assert fix in line
+        assert "s3cret" not in line
+    (finding,) = (line for line in command("check").output.splitlines() if "RPDB004" in line)
+    assert fix in finding
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("init", "--no-prompt", "migrations").exit_code == 0
+    monkeypatch.setenv("REVIEWPOINT_DB_URL", "sqlite:///no-such-folder/papers.sqlite3")
+    result = command("upgrade", "--no-prompt")
+    assert result.exit_code == 1
+    assert result.output.endswith("the folder of the database file must exist and be writable.\n")
+
+
+def test_the_line_names_the_database_that_was_asked_for(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("init", "--no-prompt", "migrations").exit_code == 0
+    monkeypatch.setenv("URL", "sqlite:///no-such-folder/papers.sqlite3")
+    for key, name in (([], "papers.sqlite3"), (["--bind-key", "archive"], "papers.sqlite32")):
+        result = command("--app", "shop:fast", "upgrade", "--no-prompt", *key)
+        assert result.exit_code == 1
+        assert f"no-such-folder/{name} cannot be reached" in result.output
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("open('no-such-file')", "FileNotFoundError"),
+        ("op.execute('select nothing from nowhere')", "OperationalError"),
+    ],
+)
+def test_the_error_of_a_script_keeps_its_traceback(command: Run, code: str, error: str) -> None:
+    assert command("init", "--no-prompt", "migrations").exit_code == 0
+    write_migration(command, code)
+    # In a process of its own: nothing disposes of the engine of a script that failed.
+    done = subprocess.run(
+        [*PROGRAM, "upgrade", "--no-prompt"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"in schema_upgrades\n    {code}\n" in done.stderr
+    assert f"{error}: " in done.stderr
 
 
 def test_a_wrong_configuration_is_one_line_for_migrations_too(

@@ -55,6 +55,17 @@ async def database(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIter
         yield database
 
 
+async def test_a_file_that_cannot_be_opened_leaves_no_thread(tmp_path: Path) -> None:
+    """One that reports to a loop which is closed by then dies with a traceback on the terminal."""
+    engine = make_engine(f"sqlite:///{tmp_path}/no-such-folder/papers.sqlite3")
+    for _ in range(50):
+        before = set(threading.enumerate())
+        with pytest.raises(exc.OperationalError):
+            await engine.connect()
+        assert set(threading.enumerate()) <= before
+    await engine.dispose()
+
+
 async def test_64_writers_at_once_give_64_rows(database: Database) -> None:
     """Each reads before it writes, which is what makes a deferred transaction fail."""
     missed: list[Exception] = []

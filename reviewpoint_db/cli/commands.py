@@ -11,7 +11,7 @@ import click
 
 from reviewpoint_db.budget import Budget
 from reviewpoint_db.checks import refused, run_checks
-from reviewpoint_db.cli.migrations import alembic_error, migration_commands
+from reviewpoint_db.cli.migrations import migration_commands
 from reviewpoint_db.cli.target import Target
 from reviewpoint_db.errors import ConfigurationError
 
@@ -32,8 +32,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ConfigurationError, alembic_error()) as error:
-            # Both say what to do in one sentence; a traceback would hide it.
+        except ConfigurationError as error:
+            # It says what to do in one sentence; a traceback would hide it.
             raise click.ClickException(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,12 +1,19 @@
-"""advanced-alchemy's migration commands."""
+"""advanced-alchemy's migration commands, with errors that are told in one line."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from copy import copy
+from functools import wraps
+from typing import Any, Final
 
 import click
 
-__all__ = ("alembic_error", "migration_commands")
+from reviewpoint_db.errors import DatabaseUnavailableError, ReviewPointDBError
+from reviewpoint_db.redaction import safe_error, safe_url
+from reviewpoint_db.sqlstate import connect_hint, is_unreachable
+
+__all__ = ("migration_commands", "tell_errors")
 
 
 class _MigrationCommands(click.Group):
@@ -24,14 +31,62 @@ class _MigrationCommands(click.Group):
         if not self.commands:
             from advanced_alchemy.cli import add_migration_commands
 
-            add_migration_commands(self)
+            made = click.Group()
+            add_migration_commands(made)
+            self.commands.update(tell_errors(made).commands)
 
 
-def alembic_error() -> type[Exception]:
-    """The error whose text alembic shows to users; imported when one is asked for."""
+def tell_errors(group: click.Group) -> click.Group:
+    """Return a copy of advanced-alchemy's group that tells in one line what is not a bug.
+
+    Args:
+        group: Its commands find their configurations in `ctx.obj["configs"]`.
+    """
+    copied = copy(group)
+    copied.commands = {name: _telling(command) for name, command in group.commands.items()}
+    return copied
+
+
+def _telling(command: click.Command) -> click.Command:
+    callback: Callable[..., Any] | None = command.callback
+    assert callback is not None
+
+    @wraps(callback)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return callback(*args, **options)
+        except Exception as error:
+            line = _line(error)
+            if line is None:  # the script's own, whose traceback names the place
+                raise
+            raise click.ClickException(line) from error
+
+    copied = copy(command)
+    copied.callback = run
+    return copied
+
+
+def _line(error: Exception) -> str | None:
     from alembic.util import CommandError
 
-    return CommandError
+    if is_unreachable(error):
+        # The pool's error speaks of what an application does next; its cause says why.
+        cause = error.__cause__ if isinstance(error, DatabaseUnavailableError) else None
+        why = safe_error(cause or error)
+        return f"{_url()} cannot be reached: {why}. Fix: {connect_hint(error)}."
+    return str(error) if isinstance(error, (CommandError, ReviewPointDBError)) else None
+
+
+def _url() -> str:
+    """The URL of the database that the running command was about."""
+    ctx = click.get_current_context()
+    bind_key = ctx.params.get("bind_key")
+    configs = [one for one in ctx.obj["configs"] if bind_key in {None, one.bind_key}]
+    database = getattr(configs[0], "database", None)
+    if database is None:
+        return safe_url(configs[0].get_engine().url)
+    shown: str = database.config.safe_url
+    return shown
 
 
 migration_commands: Final = _MigrationCommands(

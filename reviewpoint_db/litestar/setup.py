@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
 from litestar.middleware import DefineMiddleware
-from litestar.plugins import InitPlugin
+from litestar.plugins import CLIPlugin, InitPlugin
 from sqlalchemy.exc import SQLAlchemyError
 
 from reviewpoint_db.asgi import UnitOfWorkMiddleware
@@ -34,12 +34,13 @@ from reviewpoint_db.litestar.middleware import (
 from reviewpoint_db.litestar.routes import make_routes
 
 if TYPE_CHECKING:
+    from click import Group
     from litestar.config.app import AppConfig
 
 __all__ = ("Setup",)
 
 
-class Setup(InitPlugin):
+class Setup(InitPlugin, CLIPlugin):
     """Wires databases into an application that is being made.
 
     It stands behind all other plugins in the list, so that the unit of work is around whatever
@@ -80,6 +81,13 @@ class Setup(InitPlugin):
         if self._freeze_gc:
             app_config.on_startup.append(lifecycle.freeze)
         return app_config
+
+    def on_cli_init(self, cli: Group) -> None:
+        """Have `litestar database`, which advanced-alchemy's plugin has added, tell its errors."""
+        from reviewpoint_db.cli.migrations import tell_errors
+
+        # Not by add_command(), which has wrapped the callback of the group already.
+        cli.commands["database"] = tell_errors(cast("Group", cli.commands["database"]))
 
     def _add_sessions(self, app_config: AppConfig, binding: Binding) -> None:
         database, alchemy, rule = binding.database, binding.alchemy, binding.rule

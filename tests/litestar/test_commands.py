@@ -63,14 +63,15 @@ def litestar(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, status: int = 0) -> str:
         # A process runs one command; the group remembers that it has asked its application.
         monkeypatch.setattr(litestar_group, "_prepare_done", False)
         command = ["--app", f"{name}:app", *arguments]
         # Commands run event loops: not in this thread, whose loop is pytest-asyncio's.
         with ThreadPoolExecutor(1) as thread:
             result = thread.submit(CliRunner().invoke, litestar_group, command).result()
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == status, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
         return result.output
 
     return run
@@ -102,6 +103,19 @@ def test_migrations(litestar: Callable[..., str]) -> None:
     litestar("database", "downgrade", "--no-prompt", "base")
     assert "papers" not in tables()
     assert revision() is None
+
+
+@pytest.mark.filterwarnings("ignore:No path_separator")  # in advanced-alchemy's alembic.ini
+def test_an_error_of_the_migrations_is_told_without_a_traceback(
+    litestar: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = litestar("db", "show-current-revision", status=1)
+    assert "Path doesn't exist: changes" in told
+    litestar("database", "init", "changes", "--no-prompt")
+    (tmp_path / "papers.sqlite3").mkdir()
+    told = " ".join(litestar("database", "upgrade", "--no-prompt", status=1).split())
+    assert "papers.sqlite3 cannot be reached" in told
+    assert "Traceback" not in told
 
 
 def test_our_own_commands(litestar: Callable[..., str]) -> None:
