@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:Deprecat
 
 APPLICATIONS = """
 import os
+from builtins import ZeroDivisionError
 from fastapi import FastAPI
 from litestar import Litestar
 from reviewpoint_db import Database, DatabaseConfig
@@ -59,8 +60,19 @@ async def disk():
 checked.add_check("disk", disk)
 plain = Litestar()
 
+url = os.environ["URL"]
+
 def create_app():
     return Litestar(plugins=[ReviewPointDBPlugin(config)])
+
+async def create_app_later():
+    return create_app()
+
+def create_shop(city):
+    return create_app()
+
+def create_nothing():
+    return {}["nothing"]
 """
 
 
@@ -148,11 +160,89 @@ def test_an_application_without_a_database_says_how_to_get_one(command: Run, nam
     assert "setup_database" in result.output
 
 
-@pytest.mark.parametrize("name", ["shop:missing", "no_such_shop:app", "shop"])
-def test_an_application_that_is_not_there_is_a_wrong_usage(command: Run, name: str) -> None:
-    result = command("--app", name, "check")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("shop:missing", "was not found: there is no missing. Give it as module:attribute."),
+        ("shop", "was not found: there is no app. Give it as module:attribute."),
+        ("shop:creat_app", "was not found: there is no creat_app. Did you mean create_app?"),
+        ("shop:plain.nothing", "was not found: there is no nothing. Give it as module:attribute."),
+        (
+            "no_such_shop:app",
+            "was not found: there is no module no_such_shop in {folder} or among ",
+        ),
+        ("no_such_shop.web:app", "was not found: there is no module no_such_shop in {folder} or "),
+        (":app", "names no module: give it as module:attribute."),
+        ("shop.py:fast", "is a file: give its module, shop:app for example."),
+        ("web/shop:fast", "is a file: give its module, web.shop:app for example."),
+        (
+            "shop:url",
+            "is of type str: name a Litestar, FastAPI or Starlette application, a Database ",
+        ),
+        (
+            "shop:create_app_later",
+            "is an async function: name one that is not, or the application.",
+        ),
+        (
+            "shop:create_shop",
+            "is a factory that needs arguments (missing a required argument: 'city')",
+        ),
+        (
+            "shop:create_nothing",
+            "raised: KeyError: 'nothing' ({folder}/shop.py, line {line}, in create_n",
+        ),
+        ("shop:ZeroDivisionError", "is of type ZeroDivisionError: name "),
+    ],
+)
+def test_an_application_that_cannot_be_had_is_a_wrong_usage(
+    command: Run, name: str, problem: str
+) -> None:
+    source = Path("shop.py").read_text().splitlines()
+    line = source.index('    return {}["nothing"]') + 1
+    for words in (["check"], ["upgrade", "--no-prompt"]):
+        result = command("--app", name, *words)
+        assert result.exit_code == 2
+        wanted = problem.format(folder=Path.cwd(), line=line)
+        assert f"Error: --app {name} {wanted}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        (
+            "import no_such_module",
+            "ModuleNotFoundError: No module named 'no_such_module' ({file}, line 1",
+        ),
+        (
+            "import json\njson.loads('{')",
+            "JSONDecodeError: Expecting property name enclosed in double ",
+        ),
+        ("import json\njson.loads('{')", "char 1) ({file}, line 2, in <module>)."),
+        ("app = (", "SyntaxError: '(' was never closed ({file}, line 1)."),
+    ],
+)
+def test_the_error_of_an_application_that_cannot_be_imported_is_told_with_its_place(
+    command: Run, monkeypatch: pytest.MonkeyPatch, code: str, problem: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    file = Path("broken.py").absolute()
+    file.write_text(code)
+    result = command("--app", "broken:app", "check")
     assert result.exit_code == 2
-    assert "module:attribute" in result.output
+    assert "Error: --app broken:app could not be imported: " in result.output
+    assert problem.replace("{file}", str(file)) in result.output
+
+
+@pytest.mark.parametrize("code", ["{}", "def app(): {}"])
+def test_a_wrong_configuration_of_the_application_is_told_as_one(
+    command: Run, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    text = code.replace("{}", "reviewpoint_db.DatabaseConfig(url='mysql://ann:s3cret@host/db')")
+    Path("broken.py").write_text(f"import reviewpoint_db\n{text}\n")
+    result = command("--app", "broken:app", "check")
+    assert result.exit_code == 1
+    assert result.output.startswith("RPDB001 error: url = mysql://ann:***@host/db: ")
 
 
 def test_health_says_so(command: Run) -> None:

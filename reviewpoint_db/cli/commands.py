@@ -29,13 +29,6 @@ _PAUSE: Final = 0.5
 class _Commands(click.Group):
     """Our commands, and behind them those of `database`, without the word before them."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ConfigurationError as error:
-            # It says what to do in one sentence; a traceback would hide it.
-            raise click.ClickException(str(error)) from error
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *migration_commands.list_commands(ctx)})
 
