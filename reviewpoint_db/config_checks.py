@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.pool_config import PoolConfig
 from reviewpoint_db.settings import check_number, refuse
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
     from reviewpoint_db.target import Target
 
-__all__ = ["Environment", "check"]
+__all__ = ["Environment", "check", "unknown_option"]
 
 Environment = Literal["dev", "test", "prod"]
 
@@ -32,6 +34,39 @@ _OWNED_OPTIONS: Final = {
     "pool_pre_ping": "pool=PoolConfig(ping_after_idle=...)",
     "hide_parameters": "nothing: values are never shown",
 }
+#: The others of SQLAlchemy's, to recognize a misspelled one: its dialects may know more.
+_OPTIONS: Final = (
+    "connect_args",
+    "creator",
+    "echo",
+    "echo_pool",
+    "enable_from_linting",
+    "execution_options",
+    "future",
+    "implicit_returning",
+    "insertmanyvalues_page_size",
+    "isolation_level",
+    "json_deserializer",
+    "json_serializer",
+    "label_length",
+    "logging_name",
+    "max_identifier_length",
+    "module",
+    "native_datetime",
+    "native_inet_types",
+    "paramstyle",
+    "plugins",
+    "pool",
+    "pool_logging_name",
+    "pool_use_lifo",
+    "poolclass",
+    "query_cache_size",
+    "server_side_cursors",
+    "skip_autocommit_rollback",
+    "use_insertmanyvalues",
+)
+#: Where SQLAlchemy's options are described.
+_OPTIONS_PAGE: Final = "https://docs.sqlalchemy.org/en/20/core/engines.html"
 
 
 def check(config: DatabaseConfig, read: Target | None) -> None:
@@ -96,9 +131,29 @@ def _check_types(config: DatabaseConfig) -> None:
         raise refuse(
             "engine_options", f"a {type(options).__name__}", "not a mapping", "give a dict"
         )
-    for option, instead in _OWNED_OPTIONS.items():
-        if option in options:
-            raise refuse("engine_options", option, "set elsewhere", f"use {instead}")
+    for option in options:
+        _check_option(option)
+
+
+def _check_option(option: object) -> None:
+    if option in _OPTIONS:
+        return
+    if option in _OWNED_OPTIONS:
+        raise refuse("engine_options", option, "set elsewhere", f"use {_OWNED_OPTIONS[option]}")
+    near = difflib.get_close_matches(str(option), [*_OPTIONS, *_OWNED_OPTIONS], n=1, cutoff=0.8)
+    if near:
+        raise unknown_option(repr(option), f"did you mean {_OWNED_OPTIONS.get(near[0], near[0])}?")
+
+
+def unknown_option(shown: str, question: str = "") -> ConfigurationError:
+    """The error for what `create_async_engine` does not know.
+
+    Args:
+        shown: The names.
+        question: What may have been meant.
+    """
+    fix = f"{question} See {_OPTIONS_PAGE}" if question else f"see {_OPTIONS_PAGE}"
+    return refuse("engine_options", shown, "SQLAlchemy has no such option", fix)
 
 
 def _check_pool(config: DatabaseConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 from typing import Any, Final
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from reviewpoint_db.activity import Activity
 from reviewpoint_db.backend import READ_ONLY, REPLICA, WRITE_REFUSED, Backend
 from reviewpoint_db.config import DatabaseConfig
+from reviewpoint_db.config_checks import unknown_option
 from reviewpoint_db.engine_errors import translate_errors
 from reviewpoint_db.errors import ReadOnlySessionError
 from reviewpoint_db.hosts import HostNotes, connect_first
@@ -108,7 +110,12 @@ def create_engine(
     options.setdefault("hide_parameters", True)
     if "poolclass" not in options and "pool" not in options:
         options = {**_pool_options(config, backend, activity), **options}
-    engine = create_async_engine(url or config.sqlalchemy_url, **options)
+    try:
+        engine = create_async_engine(url or config.sqlalchemy_url, **options)
+    except TypeError as error:
+        if not str(error).startswith("Invalid argument(s)"):
+            raise
+        raise unknown_option(", ".join(re.findall(r"'(\w+)'", str(error)))) from error
     setattr(engine.sync_engine, _NOTES, notes)
     if connect_args is not None:
         setattr(engine.dialect, REPLICA, True)

@@ -168,6 +168,11 @@ def test_a_time_limit_below_a_second_is_one() -> None:
         ({"session_class": "Session"}, "not a class of sessions"),
         ({"engine_options": ["echo"]}, "engine_options = a list: not a mapping"),
         ({"engine_options": {"pool_size": 3}}, "use pool=PoolConfig(size=...)"),
+        (
+            {"engine_options": {"echoo": True}},
+            "SQLAlchemy has no such option. Fix: did you mean echo? See https://docs.sqlalchemy.org/",
+        ),
+        ({"engine_options": {"pool_sise": 3}}, "did you mean pool=PoolConfig(size=...)?"),
         ({"url": "sqlite://", "pool": PoolConfig(size=5)}, "pool.size = 5: sqlite:// is in memory"),
         ({"url": "sqlite://", "pool": PoolConfig(max_overflow=1)}, "in memory"),
         ({"url": PG, "read_url": "sqlite:///x"}, "not a replica"),

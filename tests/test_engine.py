@@ -16,6 +16,7 @@ from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.engine import adopt_engine, connect_args_of, create_engine, elastic_pool
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
+    ConfigurationError,
     DatabaseUnavailableError,
     QueryTimeoutError,
 )
@@ -86,6 +87,19 @@ async def test_engine_options_may_bring_another_pool_and_connect_arguments(
         # Who names one server setting keeps the others of ours.
         shown = await connection.execute(text("SHOW tcp_keepalives_idle"))
         assert shown.scalar_one() == "30"
+
+
+def test_an_option_that_sqlalchemy_does_not_know_is_named(sqlite_url: str) -> None:
+    options = {"of_another_library": "s3cret", "echo": False}
+    config = DatabaseConfig(url=sqlite_url, engine_options=options)
+    with pytest.raises(ConfigurationError) as caught:
+        create_engine(config, Activity("test"))
+    assert str(caught.value).startswith(
+        "engine_options = of_another_library: SQLAlchemy has no such option. Fix: see https://docs.sqlalchemy.org/"
+    )
+    config = DatabaseConfig(url=sqlite_url, engine_options={"execution_options": 3})
+    with pytest.raises(TypeError, match="mapping"):
+        create_engine(config, Activity("test"))
 
 
 @pytest.mark.parametrize("read", [False, True])
