@@ -13,7 +13,7 @@ import msgspec
 
 from reviewpoint_db.errors import ConfigurationError
 
-__all__ = ["PREFIX", "UrlOfFile", "check_number", "read_variables", "refuse"]
+__all__ = ["PREFIX", "UrlOfFile", "check_number", "read_secret", "read_variables", "refuse"]
 
 PREFIX = "REVIEWPOINT_DB_"
 
@@ -21,7 +21,7 @@ PREFIX = "REVIEWPOINT_DB_"
 _SECRETS = ("url", "read_url", "read_your_writes_secret", "password")
 
 # Read by others than the configuration.
-_OTHER_VARIABLES = ("DEBUG_TOKEN",)
+_OTHER_VARIABLES = ("DEBUG_TOKEN", "DEBUG_TOKEN_FILE")
 
 
 class UrlOfFile(str):
@@ -109,6 +109,24 @@ def read_variables(
     if "REVIEWPOINT_ENVIRONMENT" in given:
         values["environment"] = given["REVIEWPOINT_ENVIRONMENT"].strip()
     return values
+
+
+def read_secret(environ: Mapping[str, str], variable: str) -> str | None:
+    """The value of a variable as it is, or what is in the file that `<variable>_FILE` names.
+
+    Args:
+        environ: The variables; one set to nothing counts as not set.
+        variable: Its name.
+
+    Returns:
+        The secret, of a file without the end of its last line; None where there is none.
+
+    Raises:
+        ConfigurationError: Both are set, or the file cannot be read.
+    """
+    given = {name: value for name, value in environ.items() if value}
+    read = _read_secret(given, variable)
+    return None if read is None else given.get(variable) or read()
 
 
 def _defaults(struct: type[msgspec.Struct]) -> dict[str, object]:

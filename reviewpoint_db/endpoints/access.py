@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from reviewpoint_db.endpoints.reply import Reply, json_reply
 from reviewpoint_db.errors import ConfigurationError
+from reviewpoint_db.settings import read_secret
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
@@ -39,10 +40,12 @@ class Access:
     Args:
         config: Says whether debug is allowed here.
         guards_given: The application's own guards stand before the routes.
-        debug_token: The token; None takes `REVIEWPOINT_DB_DEBUG_TOKEN`, where that is set.
+        debug_token: The token; None takes `REVIEWPOINT_DB_DEBUG_TOKEN`, or what is in the file that
+            `REVIEWPOINT_DB_DEBUG_TOKEN_FILE` names, where one is set.
 
     Raises:
-        ConfigurationError: The token is empty, or has white space around it.
+        ConfigurationError: The token is empty, or has white space around it; or its file cannot be
+            read.
     """
 
     __slots__ = ("_digest", "mounted")
@@ -53,9 +56,9 @@ class Access:
         source = "debug_token"
         token = debug_token
         if token is None:
-            source = TOKEN_VARIABLE
+            source = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else f"{TOKEN_VARIABLE}_FILE"
             # A variable set to nothing is a variable that is not set, as deployment tools write it.
-            token = os.environ.get(TOKEN_VARIABLE) or None
+            token = read_secret(os.environ, TOKEN_VARIABLE)
         if token is not None and (not token or token != token.strip()):
             msg = (
                 f"{source} is empty or has white space around it, so no client could send it; "

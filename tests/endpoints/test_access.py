@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,41 @@ def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert access.mounted
     assert access.check("Bearer from outside") is None
     assert access.check("Bearer other") is not None
+
+
+def test_the_token_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from a file\n")
+    monkeypatch.setenv(f"{TOKEN_VARIABLE}_FILE", str(file))
+    assert DatabaseConfig.from_env().url is None  # which takes the variable for no typo
+    access = Access(PROD, guards_given=False, debug_token=None)
+    assert access.check("Bearer from a file") is None
+    assert access.check("Bearer other") is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "token", "problem"),
+    [
+        (
+            "s3cret",
+            "s3cret",
+            "REVIEWPOINT_DB_DEBUG_TOKEN = \\*\\*\\*: REVIEWPOINT_DB_DEBUG_TOKEN_FILE is ",
+        ),
+        (" s3cret", "", "REVIEWPOINT_DB_DEBUG_TOKEN_FILE is empty or has white space around it"),
+        ("", "", "REVIEWPOINT_DB_DEBUG_TOKEN_FILE = '.*/token': the file is empty"),
+        (None, "", "REVIEWPOINT_DB_DEBUG_TOKEN_FILE = '.*/token': the file cannot be read"),
+    ],
+)
+def test_a_file_that_gives_no_token_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, token: str, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / "token").write_text(content)
+    monkeypatch.setenv(f"{TOKEN_VARIABLE}_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with pytest.raises(ConfigurationError, match=f"^{problem}") as refused:
+        Access(PROD, guards_given=False, debug_token=None)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_the_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
