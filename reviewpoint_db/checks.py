@@ -222,7 +222,7 @@ def _environment(database: Database) -> list[Finding]:
         Finding(
             id="RPDB003",
             level="warning",
-            message=f"The environment is not set and taken as prod: {config.debug_closed_reason}.",
+            message=f"Taken as prod: {str(config.debug_closed_reason).partition(';')[0]}.",
             fix="set REVIEWPOINT_ENVIRONMENT to dev, test or prod.",
         )
     ]

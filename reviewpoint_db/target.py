@@ -37,6 +37,26 @@ _SQLITE_PARAMETERS = ("cached_statements", "detect_types", "timeout", "uri")
 _SQLITE_URI_PARAMETERS = ("cache", "immutable", "mode", "nolock", "psow", "vfs")
 
 
+_EXAMPLES: Final = "postgresql://user:password@host:5432/database or sqlite:///file.sqlite3"
+#: What happens to a URL on its way here: pattern, problem, fix.
+_SLIPS: Final = (
+    (r"\A\Z", "it is empty", f"write {_EXAMPLES}, or leave it out"),
+    (r"\A\s|\s\Z", "there is white space around it", "remove it"),
+    (
+        r"\A[\"'`]",
+        "there are quotation marks around it",
+        "remove them: docker, for one, takes those of its --env-file for a part of the value",
+    ),
+    (
+        r"\A(export )?\w+=\S*://",
+        "it begins with the name of a variable",
+        "give what is after the = alone",
+    ),
+    (r"\A\$", "it is the name of a variable", "give the variable's value"),
+    (r"\A(?!.*://)", "it has no ://", f"write {_EXAMPLES}"),
+)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
     """A database.
@@ -114,23 +134,27 @@ def understand(field: str, url: object) -> Target:
         if isinstance(url, URL):  # whose str() has *** in place of the password
             fix += ": url.render_as_string(hide_password=False)"
         raise refuse(field, f"a {type(url).__name__}", "not a string", fix)
-    shown = safe_url(url)
+    shown = safe_url(url.strip())
 
     def problem(text: str, fix: str) -> ConfigurationError:
         return refuse(field, shown, text, fix)
 
+    for pattern, text, fix in _SLIPS:
+        if re.search(pattern, url):
+            raise problem(text, fix)
     parts = split_url(url)
     if parts is None:
         raise problem(
             "not a database URL, or one that can be read in two ways",
-            "write postgresql://user:password@host:5432/database or sqlite:///file.sqlite3, and "
+            f"write {_EXAMPLES}, and "
             "percent-encode @ : / ? # % in user name and password (urllib.parse.quote)",
         )
     if parts.scheme not in _DRIVERS:
-        raise problem(
-            f"the driver {parts.scheme} is not supported",
-            "use postgresql+asyncpg:// or sqlite+aiosqlite://",
-        )
+        fix = "use postgresql+asyncpg:// or sqlite+aiosqlite://"
+        database = parts.scheme.partition("+")[0]
+        if database in _DRIVERS:  # by another driver
+            fix = f"use {database}+{_DRIVERS[database][1]}://"
+        raise problem(f"the driver {parts.scheme} is not supported", fix)
     backend, driver = _DRIVERS[parts.scheme]
     if find_spec(driver) is None:
         raise problem(f"the driver {driver} is not installed", f"pip install {driver}")
