@@ -16,20 +16,21 @@ The contract's applications (`tests/contract/apps/`) show what it must then pass
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from reviewpoint_db import checks, default
 from reviewpoint_db.endpoints.live import serving
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.pending import PendingMigrations
+from reviewpoint_db.settings import refuse
 
 if TYPE_CHECKING:
     from reviewpoint_db.database import Database
     from reviewpoint_db.migrations import Migrations
 
-__all__ = ["check_at_start", "checked_path", "refuse_shared", "running"]
+__all__ = ["check_at_start", "checked_guards", "checked_path", "refuse_shared", "running"]
 
 
 class _Installed(Protocol):
@@ -73,13 +74,36 @@ async def check_at_start(
     await checks.check_at_start(database, migrations=migrations, guarded=guarded)
 
 
-def checked_path(path: str) -> str:
+def checked_guards(guards: object, *, also: type | None = None) -> tuple[Any, ...]:
+    """Return the guards.
+
+    Args:
+        guards: As the application gave them.
+        also: A framework's own kind, which need not be callable.
+
+    Raises:
+        ConfigurationError: They are no list, or something in it is not callable.
+    """
+    if guards is None:
+        return ()
+    kind = type(guards).__name__
+    if isinstance(guards, str) or not isinstance(guards, Iterable):
+        raise refuse("guards", f"a {kind}", "not a list", "give a list: guards=[...]")
+    given = tuple(cast("Iterable[object]", guards))
+    for guard in given:
+        if not callable(guard) and (also is None or not isinstance(guard, also)):
+            shown = f"a {kind} with a {type(guard).__name__}"
+            raise refuse("guards", shown, "not callable", "give a list of functions")
+    return given
+
+
+def checked_path(path: object) -> str:
     """Return where the routes are, without the slash at its end.
 
     Raises:
         ConfigurationError: It is no path, or a template.
     """
-    if not path.startswith("/") or "{" in path:
+    if not isinstance(path, str) or not path.startswith("/") or "{" in path:
         msg = f"path={path!r} is no place for routes: give one like '/db', or None for no routes."
         raise ConfigurationError(msg)
     return path.rstrip("/")

@@ -44,7 +44,7 @@ from reviewpoint_db.server_view import ServerView, look_at_server
 from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
 from reviewpoint_db.settings import refuse
 from reviewpoint_db.sqlite import MemoryDatabase
-from reviewpoint_db.tables import MissingTables
+from reviewpoint_db.tables import MissingTables, check_metadata
 from reviewpoint_db.transaction import (
     CommitMode,
     SessionBlock,
@@ -101,6 +101,7 @@ class Database:
         self.config = config if config is not None else DatabaseConfig.from_env()
         if not isinstance(self.config, DatabaseConfig):
             raise refuse_config(self.config)
+        check_metadata(metadata)
         if Database.prepare is not None:
             Database.prepare(self)
         #: The application's tables, for migrations too.

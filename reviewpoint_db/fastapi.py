@@ -27,11 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
 
 from reviewpoint_db import starlette
+from reviewpoint_db.adapters import checked_guards
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.migrations import Migrations
 from reviewpoint_db.starlette.routes import Endpoint
-from reviewpoint_db.starlette.setup import install, make_database
+from reviewpoint_db.starlette.setup import check_application, install, make_database
 from reviewpoint_db.transaction import CommitMode
 
 __all__ = [
@@ -89,8 +90,10 @@ def setup_database(
         ConfigurationError: A setting is wrong, the application has started already, or another
             database of it has this name or path.
     """
+    check_application(app)
     given = [
-        guard if isinstance(guard, params.Depends) else Depends(guard) for guard in guards or ()
+        guard if isinstance(guard, params.Depends) else Depends(guard)
+        for guard in checked_guards(guards, also=params.Depends)
     ]
 
     def guarded(where: str, endpoint: Endpoint) -> APIRoute:

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import ConfigurationError, UnavailableError
 from reviewpoint_db.redaction import safe_error
+from reviewpoint_db.settings import refuse
 
-__all__ = ["MissingTables", "create_missing"]
+__all__ = ["MissingTables", "check_metadata", "create_missing"]
 
 #: Seconds between two attempts while the database is away.
 _RETRY: Final = 1.0
@@ -40,6 +41,21 @@ async def create_missing(engine: AsyncEngine, metadata: MetaData) -> None:
 
     async with engine.begin() as connection:
         await connection.run_sync(create)
+
+
+def check_metadata(metadata: object) -> None:
+    """Refuse what holds no tables.
+
+    Raises:
+        ConfigurationError: It is a declarative base, say, and not its `metadata`.
+    """
+    if metadata is None or isinstance(metadata, MetaData):
+        return
+    fix = "give a sqlalchemy.MetaData"
+    shown = f"a {type(metadata).__name__}"
+    if isinstance(metadata, type) and isinstance(getattr(metadata, "metadata", None), MetaData):
+        shown, fix = f"the class {metadata.__name__}", f"give {metadata.__name__}.metadata"
+    raise refuse("metadata", shown, "not a MetaData", fix)
 
 
 class MissingTables:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from reviewpoint_db.endpoints.reply import Reply, json_reply
 from reviewpoint_db.errors import ConfigurationError
-from reviewpoint_db.settings import read_secret
+from reviewpoint_db.settings import read_secret, refuse
 
 if TYPE_CHECKING:
     from reviewpoint_db.config import DatabaseConfig
@@ -54,11 +54,14 @@ class Access:
         self, config: DatabaseConfig, *, guards_given: bool, debug_token: str | None
     ) -> None:
         source = "debug_token"
-        token = debug_token
+        token: object = debug_token
         if token is None:
             source = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else f"{TOKEN_VARIABLE}_FILE"
             # A variable set to nothing is a variable that is not set, as deployment tools write it.
             token = read_secret(os.environ, TOKEN_VARIABLE)
+        if token is not None and not isinstance(token, str):
+            kind = type(token).__name__
+            raise refuse("debug_token", f"a {kind}", "not a string", "give a long random text")
         if token is not None and (not token or token != token.strip()):
             msg = (
                 f"{source} is empty or has white space around it, so no client could send it; "

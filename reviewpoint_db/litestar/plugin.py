@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from advanced_alchemy.extensions.litestar import (
+    AlembicAsyncConfig,
     SQLAlchemyInitPlugin,
     SQLAlchemyPlugin,
     SQLAlchemySerializationPlugin,
@@ -13,7 +14,7 @@ from advanced_alchemy.extensions.litestar import (
 from litestar.plugins import CLIPlugin
 
 from reviewpoint_db import logs
-from reviewpoint_db.adapters import checked_path
+from reviewpoint_db.adapters import checked_guards, checked_path
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
@@ -22,10 +23,10 @@ from reviewpoint_db.litestar.alchemy import SQLAlchemyAsyncConfig, own_config
 from reviewpoint_db.litestar.binding import Binding
 from reviewpoint_db.litestar.commit import CommitRule
 from reviewpoint_db.litestar.setup import Setup
+from reviewpoint_db.settings import refuse
 from reviewpoint_db.transaction import checked_commit
 
 if TYPE_CHECKING:
-    from advanced_alchemy.extensions.litestar import AlembicAsyncConfig
     from click import Group
     from litestar.config.app import AppConfig
     from litestar.types import Guard
@@ -90,13 +91,15 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         include_in_schema: bool = False,
         freeze_gc: bool = False,
     ) -> None:
-        self._guards = tuple(guards or ())
+        self._guards: tuple[Guard, ...] = checked_guards(guards)
         self._debug_token = debug_token
         self._include_in_schema = include_in_schema
         self._freeze_gc = freeze_gc
         path = None if path is None else checked_path(path)
         commit = checked_commit(commit)
         if config is None or isinstance(config, DatabaseConfig):
+            _check_names(session_key=session_key, read_session_key=read_session_key)
+            _check_alembic(alembic_config)
             own = own_config(
                 Database(config, metadata=metadata, create_all=create_all),
                 session_key=session_key,
@@ -168,12 +171,17 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         """All databases of this plugin by their names."""
         return {binding.database.name: binding.database for binding in self.bindings}
 
-    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+    def on_app_init(self, app_config: AppConfig | None = None) -> AppConfig:
         """Have the application changed, once for all plugins of this kind, after all others.
 
         Raises:
-            ConfigurationError: Two of them have the same name, path or session key.
+            ConfigurationError: Two of them have the same name, path or session key; or the class was
+                given in the place of a plugin.
         """
+        if app_config is None:  # Litestar called it on the class
+            raise refuse(
+                "plugins", "a class", "not a plugin", "give an instance: [ReviewPointDBPlugin()]"
+            )
         ours = [plugin for plugin in app_config.plugins if isinstance(plugin, ReviewPointDBPlugin)]
         if self is ours[0]:
             bindings = [binding for plugin in ours for binding in plugin.bindings]
@@ -193,6 +201,19 @@ class ReviewPointDBPlugin(SQLAlchemyPlugin, CLIPlugin):
         cli.add_command(main)
 
 
+def _check_names(**keys: object) -> None:
+    for setting, key in keys.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise refuse(setting, repr(key), "no parameter has such a name", "give another")
+
+
+def _check_alembic(given: object) -> None:
+    if given is not None and not isinstance(given, AlembicAsyncConfig):
+        fix = "give AlembicAsyncConfig(script_location=...) from advanced_alchemy.config"
+        kind = type(given).__name__
+        raise refuse("alembic_config", f"a {kind}", "not an AlembicAsyncConfig", fix)
+
+
 def _checked_configs(given: object) -> list[SQLAlchemyAsyncConfig]:
     one = isinstance(given, str) or not isinstance(given, Sequence)
     configs = [given] if one else list(cast("Sequence[object]", given))
@@ -200,7 +221,7 @@ def _checked_configs(given: object) -> list[SQLAlchemyAsyncConfig]:
     if not configs or len(checked) < len(configs):
         kinds = ", ".join(f"{type(c).__module__}.{type(c).__name__}" for c in configs) or "nothing"
         msg = (
-            f"config is {kinds}: give a reviewpoint_db.DatabaseConfig, or a SQLAlchemyAsyncConfig "
+            f"config is {kinds}: give a reviewpoint_db.DatabaseConfig(url=...), or a SQLAlchemyAsyncConfig "
             "from reviewpoint_db.litestar (or a list of these), whose fields are the same as those "
             "of advanced-alchemy's."
         )

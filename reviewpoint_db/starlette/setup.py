@@ -7,17 +7,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.routing import BaseRoute, Route
 
 from reviewpoint_db import logs
-from reviewpoint_db.adapters import checked_path
+from reviewpoint_db.adapters import checked_guards, checked_path
 from reviewpoint_db.asgi import unit_of
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.database import Database
 from reviewpoint_db.endpoints.access import Access
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.migrations import Migrations
+from reviewpoint_db.settings import refuse
 from reviewpoint_db.starlette.installation import Installation, Installed
 from reviewpoint_db.starlette.routes import Endpoint, make_routes
 from reviewpoint_db.transaction import checked_commit
@@ -25,13 +27,13 @@ from reviewpoint_db.transaction import checked_commit
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.ext.asyncio import AsyncSession
-    from starlette.applications import Starlette
     from starlette.responses import Response
 
     from reviewpoint_db.transaction import CommitMode
 
 __all__ = [
     "Guard",
+    "check_application",
     "get_read_session",
     "get_session",
     "install",
@@ -85,7 +87,8 @@ def setup_database(
         ConfigurationError: A setting is wrong, the application has started already, or another
             database of it has this name or path.
     """
-    given = list(guards or ())
+    check_application(app)
+    given = checked_guards(guards)
 
     def guarded(where: str, endpoint: Endpoint) -> BaseRoute:
         async def after_guards(request: Request) -> Response:
@@ -139,6 +142,26 @@ def get_read_session(conn: HTTPConnection, name: str = "default") -> AsyncSessio
 
 
 # What follows is shared with the FastAPI adapter.
+
+
+def check_application(given: object) -> None:
+    """Refuse what cannot be given a database.
+
+    Raises:
+        ConfigurationError: The message says what to give instead.
+    """
+    if isinstance(given, Starlette):
+        return
+    kind = type(given)
+    shown = f"the class {given.__name__}" if isinstance(given, type) else f"a {kind.__name__}"
+    fix = "give the application itself, not a router and not what wraps it"
+    if isinstance(given, type):
+        fix = f"give an instance: setup_database({given.__name__}())"
+    elif isinstance(given, DatabaseConfig):
+        fix = "give the application first: setup_database(app, config)"
+    elif kind.__module__.startswith("litestar."):
+        fix = "Litestar(..., plugins=[ReviewPointDBPlugin()]) does the same there"
+    raise refuse("app", shown, "not a Starlette or FastAPI application", fix)
 
 
 def make_database(
@@ -206,10 +229,14 @@ def install(
     return database
 
 
-def _found(migrations: str | Migrations | None) -> Migrations | None:
-    if isinstance(migrations, str):
-        migrations = Migrations(script_location=migrations)
-    if migrations is not None and not migrations.present():
+def _found(given: object) -> Migrations | None:
+    migrations = Migrations(script_location=given) if isinstance(given, str) else given
+    if migrations is None:
+        return None
+    if not isinstance(migrations, Migrations):
+        kind = type(migrations).__name__
+        raise refuse("migrations", f"a {kind}", "not the name of a folder", "give a string")
+    if not migrations.present():
         where = migrations.script_location
         msg = f"migrations={where!r} is no folder of alembic's: there is no env.py in it."
         raise ConfigurationError(msg)

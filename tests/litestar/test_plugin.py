@@ -13,7 +13,9 @@ from advanced_alchemy.extensions.litestar import (
 )
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig as TheirConfig
 from litestar import Litestar, get
+from litestar.exceptions import NotAuthorizedException
 from sqlalchemy import MetaData, text
+from sqlalchemy.orm import DeclarativeBase
 
 from reviewpoint_db import logs
 from reviewpoint_db.config import DatabaseConfig
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY = DatabaseConfig(url="sqlite:///:memory:")
+
+
+def nobody(connection: Any, handler: Any) -> None:
+    raise NotAuthorizedException
 
 
 @get("/")
@@ -162,6 +168,39 @@ def test_a_typo_in_who_commits_is_refused() -> None:
 def test_a_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="no place for routes"):
         ReviewPointDBPlugin(MEMORY, path=path)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "problem"),
+    [
+        ("guards", nobody, "guards = a function: not a list. Fix: give a list: guards=[...]."),
+        ("guards", "nobody", "guards = a str: not a list."),
+        ("guards", [nobody, 3], "guards = a list with a int: not callable."),
+        ("debug_token", 3, "debug_token = a int: not a string."),
+        ("path", 3, "path=3 is no place for routes"),
+        ("metadata", Base, "metadata = the class Base: not a MetaData. Fix: give Base.metadata."),
+        ("metadata", [MetaData()], "metadata = a list: not a MetaData."),
+        ("session_key", 3, "session_key = 3: no parameter has such a name."),
+        ("read_session_key", "my session", "read_session_key = 'my session': no parameter"),
+        ("alembic_config", "migrations", "alembic_config = a str: not an AlembicAsyncConfig."),
+        ("config", "postgresql://ann:s3cret@h/db", "give a reviewpoint_db.DatabaseConfig(url="),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_refused(argument: str, value: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ReviewPointDBPlugin(**({"config": MEMORY} | {argument: value}))
+    assert problem in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_the_class_in_the_place_of_a_plugin_is_refused() -> None:
+    plugins: Any = [ReviewPointDBPlugin]
+    with pytest.raises(ConfigurationError, match=r"Fix: .* \[ReviewPointDBPlugin\(\)\]"):
+        Litestar([], plugins=plugins)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
+from litestar import Litestar
+from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
-from reviewpoint_db import logs
+from reviewpoint_db import fastapi, logs
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.errors import ConfigurationError
 from reviewpoint_db.starlette import get_read_session, get_session, setup_database
@@ -125,6 +126,43 @@ def test_what_is_no_configuration_is_refused(app: Starlette) -> None:
     with pytest.raises(ConfigurationError, match=r"give DatabaseConfig\(url=\.\.\.\)") as refused:
         setup_database(app, config)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "problem"),
+    [
+        (
+            "app",
+            None,
+            "app = a NoneType: not a Starlette or FastAPI application. Fix: give the appl",
+        ),
+        ("app", Router(), "give the application itself, not a router and not what wraps it."),
+        (
+            "app",
+            Starlette,
+            "app = the class Starlette: not a Starlette or FastAPI application. Fix: ",
+        ),
+        ("app", DatabaseConfig(url="sqlite://"), "application first: setup_database(app, config)."),
+        ("app", Litestar([]), "Fix: Litestar(..., plugins=[ReviewPointDBPlugin()]) does the same"),
+        ("guards", answer, "guards = a function: not a list. Fix: give a list: guards=[...]."),
+        ("guards", {"answer": 1}.values(), "guards = a dict_values with a int: not callable."),
+        ("debug_token", 3, "debug_token = a int: not a string."),
+        ("migrations", 3, "migrations = a int: not the name of a folder."),
+        (
+            "metadata",
+            MetaData,
+            "metadata = a type: not a MetaData. Fix: give a sqlalchemy.MetaData.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("setup", [setup_database, fastapi.setup_database])
+def test_an_argument_of_the_wrong_kind_is_refused(
+    app: Starlette, setup: Any, argument: str, value: Any, problem: str
+) -> None:
+    arguments = {"app": app, "config": DatabaseConfig(url="sqlite://")} | {argument: value}
+    with pytest.raises(ConfigurationError) as refused:
+        setup(**arguments)
+    assert problem in str(refused.value)
 
 
 @pytest.mark.parametrize("path", ["db", "/db/{name}", ""])
