@@ -128,6 +128,7 @@ def forward(module_name: str) -> None:
     For an application's own `src/core/database.py`, of which this is then all that is needed:
 
         from reviewpoint_db import default
+        from reviewpoint_db.default import *  # tells type checkers the names
 
         default.forward(__name__)
 
