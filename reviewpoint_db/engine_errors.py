@@ -83,9 +83,10 @@ def _translate(
         driver = connection.connection.driver_connection
     lost = _lost(error) or (driver is not None and backend.is_closed(driver))
     if isinstance(error, Exception):
-        scrub(error)
+        # First the one that knows the statement, whose own names may be shown.
         if context.sqlalchemy_exception is not None:
             scrub(context.sqlalchemy_exception)
+        scrub(error)
     if driver is not None and lost:
         context.is_disconnect = True
         if isinstance(error, asyncio.CancelledError):

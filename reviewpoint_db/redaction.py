@@ -305,6 +305,8 @@ def _words(text: str) -> set[str]:
 
 def _sqlite_text(error: sqlite3.Error, statement: str | None) -> str:
     text = str(error)
+    if error.args and isinstance(error.args[0], _Safe):
+        return text
     code = code_of(error) or type(error).__name__
     if code.startswith("SQLITE_CONSTRAINT") and code not in {
         # A trigger's RAISE and an extension's function write their own text.

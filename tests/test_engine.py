@@ -21,6 +21,7 @@ from reviewpoint_db.errors import (
     QueryTimeoutError,
 )
 from reviewpoint_db.pool import ElasticPool
+from reviewpoint_db.redaction import safe_error
 from reviewpoint_db.sqlstate import is_disconnect
 from tests.support.relay import Relay, Trigger
 
@@ -292,6 +293,9 @@ async def test_it_hides_its_parameters_even_from_errors_of_sqlalchemy_itself(
         with pytest.raises(DBAPIError) as raised:
             await connection.execute(text("SELECT * FROM missing WHERE v = :v"), {"v": "secret"})
     assert "secret" not in str(raised.value)
+    # What stands in the statement helps, and is no value.
+    assert "missing" in str(raised.value).splitlines()[0]
+    assert "missing" in safe_error(raised.value)
     await engine.dispose()
 
 
