@@ -221,6 +221,8 @@ def _safe_text(error: BaseException) -> str:
         return _statement_text(error)
     if is_of_driver(error):
         return _driver_text(error, None)
+    if isinstance(error, exc.ArgumentError) and str(error).startswith("Textual "):
+        return "SQL in a string must be declared as text(...), from sqlalchemy"
     if isinstance(error, exc.SQLAlchemyError) and not isinstance(
         # They repeat a URL, and the text of another exception.
         error,

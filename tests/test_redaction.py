@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Enum, bindparam, event, exc, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from reviewpoint_db.config import DatabaseConfig
 from reviewpoint_db.driver_errors import code_of, wrapped
@@ -437,3 +437,12 @@ def test_no_piece_of_a_password_is_shown(before: str, after: str, name: str) -> 
     ):
         assert START not in safe_url(url)
         assert END not in safe_url(url)
+
+
+async def test_sql_in_a_string_is_told_as_that_and_not_shown(sqlite_url: str) -> None:
+    async with AsyncSession(engine_for(sqlite_url)) as session:
+        with pytest.raises(exc.ArgumentError) as caught:
+            await session.execute(f"select '{SECRET}'")  # type: ignore[call-overload]
+    assert safe_error(caught.value) == (
+        "ArgumentError: SQL in a string must be declared as text(...), from sqlalchemy"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import ssl
 from typing import TYPE_CHECKING
@@ -18,10 +19,12 @@ from reviewpoint_db.driver_errors import code_of
 from reviewpoint_db.sqlstate import (
     ErrorAnswer,
     answer_for,
+    connect_hint,
     is_disconnect,
     is_refused_login,
     is_serialization_failure,
     is_transient_connect,
+    is_unreachable,
     log_hint,
 )
 
@@ -339,3 +342,42 @@ def test_an_error_without_a_code_has_no_hint() -> None:
 )
 def test_what_a_server_lets_nobody_in_with(error: Exception, refused: bool) -> None:
     assert is_refused_login(error) == refused
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ConnectionRefusedError(), "start the database, or correct host and port of the URL"),
+        (
+            OSError("Multiple exceptions: ..."),
+            "start the database, or correct host and port of the ",
+        ),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "no host has this name; correct the host",
+        ),
+        (FileNotFoundError(), "there is no such socket; start the database, or correct the host"),
+        (TimeoutError(), "nothing answers there; check host, port and the firewalls in between"),
+        (
+            ConnectionError("PostgreSQL server at x rejected SSL upgrade"),
+            "The server offers no TLS: ",
+        ),
+        (
+            ssl.SSLError(1, "wrong version number"),
+            "Check the host, the port and the TLS settings of ",
+        ),
+        (RuntimeError(), "start the database, or correct host, port, user and password of the URL"),
+    ],
+)
+def test_what_to_do_about_a_database_that_cannot_be_reached(error: Exception, hint: str) -> None:
+    assert connect_hint(error).startswith(hint)
+    unreachable = errors.DatabaseUnavailableError("message", orig=error)
+    assert connect_hint(unreachable).startswith(hint)
+    assert is_unreachable(unreachable)
+    assert not is_unreachable(error)
+
+
+def test_only_the_database_is_unreachable() -> None:
+    assert is_unreachable(exc.OperationalError("select 1", {}, OSError()))
+    assert not is_unreachable(errors.PoolTimeoutError("message"))
+    assert not is_unreachable(exc.OperationalError("select 1", {}, ValueError()))
