@@ -16,6 +16,7 @@ from reviewpoint_db.errors import ConfigurationError
 __all__ = ["PREFIX", "UrlOfFile", "check_number", "read_secret", "read_variables", "refuse"]
 
 PREFIX = "REVIEWPOINT_DB_"
+_ENVIRONMENT = "REVIEWPOINT_ENVIRONMENT"
 
 # They may stand in a file (mounted secrets): REVIEWPOINT_DB_URL_FILE.
 _SECRETS = ("url", "read_url", "read_your_writes_secret", "password")
@@ -106,8 +107,8 @@ def read_variables(
         values["pool"] = pool(**in_pool)
     if "url" not in values and "DATABASE_URL" in given:
         values["url"] = given["DATABASE_URL"].strip()
-    if "REVIEWPOINT_ENVIRONMENT" in given:
-        values["environment"] = given["REVIEWPOINT_ENVIRONMENT"].strip()
+    if _ENVIRONMENT in given:
+        values["environment"] = given[_ENVIRONMENT].strip()
     return values
 
 
@@ -227,12 +228,13 @@ def _refuse_misspelled(
     known |= {PREFIX + name for name in _OTHER_VARIABLES}
     if (environment := f"{PREFIX}ENVIRONMENT") in given:
         # Taken for the real one it would leave debug open in production.
-        raise refuse(environment, "***", "there is no such setting", "set REVIEWPOINT_ENVIRONMENT")
+        raise refuse(environment, "***", "there is no such setting", f"set {_ENVIRONMENT}")
     for variable in given:
-        if variable.startswith(PREFIX) and variable not in known:
+        if variable not in known | {_ENVIRONMENT} and variable.startswith("REVIEWPOINT_"):
             # Not every unknown name is a mistake: Kubernetes adds REVIEWPOINT_DB_PORT and others
-            # for a service called reviewpoint-db.
-            near = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=0.9)
+            # for a service called reviewpoint-db, and an application may be called Reviewpoint.
+            names = sorted(known) if variable.startswith(PREFIX) else [_ENVIRONMENT]
+            near = difflib.get_close_matches(variable, names, n=1, cutoff=0.9)
             if near:
                 raise refuse(
                     variable, "***", "there is no such setting", f"did you mean {near[0]}?"

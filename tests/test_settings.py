@@ -137,6 +137,7 @@ def test_a_password_is_asked_for_again_at_each_connection(tmp_path: Path) -> Non
         ("REVIEWPOINT_DB_ENGINE_OPTIONS", "{secret", "not a JSON object"),
         ("REVIEWPOINT_DB_ENGINE_OPTIONS", "[]", "not a JSON object"),
         ("REVIEWPOINT_DB_POOL_SIZ", "3", "did you mean REVIEWPOINT_DB_POOL_SIZE?"),
+        ("REVIEWPOINT_ENVIROMENT", "prod", "did you mean REVIEWPOINT_ENVIRONMENT?"),
         ("REVIEWPOINT_DB_ENVIRONMENT", "prod", "set REVIEWPOINT_ENVIRONMENT"),
         ("REVIEWPOINT_ENVIRONMENT", "production", "use one of dev, test, prod"),
         ("REVIEWPOINT_DB_URL", "mysql://ann:secret@h/db", "the driver mysql"),
