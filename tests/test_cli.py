@@ -501,6 +501,17 @@ def test_the_commands_stand_under_litestar(command: Run) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, "."])},
         )
         assert expected in done.stdout
+        assert "reviewpoint_db" not in done.stderr  # no line of our log
+
+
+@pytest.mark.parametrize("words", [["check"], ["upgrade", "--no-prompt"]])
+def test_a_command_prints_no_line_of_our_log(command: Run, words: list[str]) -> None:
+    assert command("init", "--no-prompt", "migrations").exit_code == 0
+    for options in ([], ["--app", "shop:create_app"]):
+        done = subprocess.run(
+            [*PROGRAM, *options, *words], check=True, capture_output=True, text=True
+        )
+        assert "reviewpoint_db" not in done.stderr
 
 
 def test_a_loaded_environment_is_taken_as_it_is(sqlite_url: str) -> None:

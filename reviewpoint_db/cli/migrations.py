@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from reviewpoint_db import logs
 from reviewpoint_db.errors import DatabaseUnavailableError, ReviewPointDBError
 from reviewpoint_db.redaction import safe_error, safe_url
 from reviewpoint_db.sqlstate import connect_hint, is_unreachable
@@ -53,6 +54,7 @@ def _telling(command: click.Command) -> click.Command:
 
     @wraps(callback)
     def run(*args: Any, **options: Any) -> Any:
+        logs.disable()  # what a command has to say, it prints
         try:
             return callback(*args, **options)
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reviewpoint_db import logs
 from reviewpoint_db.cli.application import databases_of, load_application
 from reviewpoint_db.database import Database
 from reviewpoint_db.migrations import Migrations
@@ -56,6 +57,8 @@ class Target(dict[str, Any]):
                 self._app = load_application(self._app_path)
             elif self._find_app is not None:
                 self._app = self._find_app()
+            # The application has let them through; a command says what it found.
+            logs.disable()
         return self._app
 
     @property
