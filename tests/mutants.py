@@ -1480,7 +1480,8 @@ MUTANTS = [
         "engine_errors.py",
         "    if isinstance(error, Exception):\n        scrub(error)\n",
         "    if False:\n        scrub(error)\n",
-        *contract("errors", "not_shown", STARLETTE),
+        "tests/test_engine.py",
+        "gets_our_errors_once",
     ),
     Mutant(
         "parameters are shown",
