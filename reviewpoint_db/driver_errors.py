@@ -9,7 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-__all__ = ["code_of", "is_adapted", "is_of_asyncpg", "is_of_driver", "wrapped"]
+__all__ = [
+    "code_of",
+    "is_adapted",
+    "is_of_asyncpg",
+    "is_of_busy_connection",
+    "is_of_driver",
+    "wrapped",
+]
 
 
 def wrapped(error: BaseException) -> Iterator[BaseException]:
@@ -42,6 +49,16 @@ def is_adapted(error: BaseException) -> bool:
 def is_of_asyncpg(error: BaseException) -> bool:
     """Whether it is an exception of asyncpg; without importing it, since SQLite needs no asyncpg."""
     return any(base.__module__.partition(".")[0] == "asyncpg" for base in type(error).__mro__)
+
+
+def is_of_busy_connection(error: BaseException) -> bool:
+    """Whether a statement was not sent, since another one of asyncpg's own is under way."""
+    return any(
+        is_of_asyncpg(each)
+        and type(each).__name__ == "InterfaceError"
+        and "operation is in progress" in str(each)  # it has no class of its own
+        for each in wrapped(error)
+    )
 
 
 def is_of_driver(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from reviewpoint_db.backend import READ_ONLY, REPLICA, Backend
 from reviewpoint_db.config import DatabaseConfig
-from reviewpoint_db.driver_errors import code_of, is_of_asyncpg
+from reviewpoint_db.driver_errors import code_of, is_of_asyncpg, is_of_busy_connection
 from reviewpoint_db.errors import (
     CommitOutcomeUnknownError,
     DatabaseUnavailableError,
@@ -87,7 +87,9 @@ def _translate(
         if context.sqlalchemy_exception is not None:
             scrub(context.sqlalchemy_exception)
         scrub(error)
-    if driver is not None and lost:
+    # Not at COMMIT: what is under way may be the COMMIT of whoever shares the connection.
+    busy = not in_commit and is_of_busy_connection(error)
+    if driver is not None and (lost or busy):
         context.is_disconnect = True
         if isinstance(error, asyncio.CancelledError):
             backend.interrupt(driver)

@@ -137,13 +137,8 @@ def is_disconnect(error: BaseException) -> bool:
 
 
 def _is_out_of_step(error: BaseException) -> bool:
-    if not is_of_asyncpg(error):
-        return False
-    # When the server's farewell has been read and the end of the connection has not.
-    if type(error).__name__ == "InternalClientError":
-        return True
-    # Somebody left a statement of the driver itself under way: it has no class of its own.
-    return type(error).__name__ == "InterfaceError" and "operation is in progress" in str(error)
+    # asyncpg's, when the server's farewell has been read and the end of the connection has not.
+    return is_of_asyncpg(error) and type(error).__name__ == "InternalClientError"
 
 
 def is_refused_login(error: BaseException) -> bool:

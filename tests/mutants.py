@@ -859,8 +859,8 @@ MUTANTS = [
     ),
     Mutant(
         "a connection that a handler left busy fails everybody who gets it",
-        "sqlstate.py",
-        '"operation is in progress" in str(error)',
+        "driver_errors.py",
+        '"operation is in progress" in str(each)',
         "False",
         *contract("errors", "left_busy"),
     ),
