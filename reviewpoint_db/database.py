@@ -108,6 +108,7 @@ class Database:
         self.metadata = metadata
         self._tables = MissingTables(self.config, metadata) if create_all else None
         self.activity = Activity(self.config.name)
+        self.activity.answers.each = self.config.effective_environment == "test"
         self.started = False
         self.draining = False
         #: Whether migrations are pending, where it is known what they are.

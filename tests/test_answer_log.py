@@ -189,9 +189,17 @@ async def test_the_watch_tells_of_those_after_whom_nobody_came(
     assert "1 more answered with 503" in lines[1]
 
 
+def test_in_tests_each_has_its_line(sqlite_url: str) -> None:
+    answers = Database(DatabaseConfig(url=sqlite_url, environment="test")).activity.answers
+    with logged() as lines:
+        for _ in range(3):
+            answers.note(DOWN, 503, PAPERS)
+    assert lines == [f"WARNING|GET /papers [7] answered with 503: {TOLD}"] * 3
+
+
 async def test_what_is_left_is_told_at_the_stop(sqlite_url: str) -> None:
     with logged() as lines:
-        async with Database(DatabaseConfig(url=sqlite_url, environment="test")) as database:
+        async with Database(DatabaseConfig(url=sqlite_url, environment="dev")) as database:
             database.activity.answers.note(DOWN, 503, PAPERS)
             database.activity.answers.note(DOWN, 503, PAPERS)
     assert any("1 more answered with 503" in line for line in lines)
@@ -201,7 +209,7 @@ async def test_what_is_left_is_told_at_the_stop(sqlite_url: str) -> None:
 
 
 def _config(url: str) -> DatabaseConfig:
-    return DatabaseConfig(url=url, environment="test", pool=PoolConfig(timeout=0.2))
+    return DatabaseConfig(url=url, environment="dev", pool=PoolConfig(timeout=0.2))
 
 
 def _litestar(url: str) -> Made:
@@ -243,15 +251,19 @@ async def test_an_outage_has_a_handful_of_lines_however_many_ask(
             for _ in range(20):
                 answer = await http.get("/papers", headers={"x-request-id": "r7"})
                 assert answer.status_code == 503
-            assert database.activity.snapshot().timed_out == 20
+            # All but one, at the most, that had a connection of before.
+            assert database.activity.snapshot().timed_out >= 19
             own_postgres.start()
             await until_served(http)
-    unreachable, first, others = lines
-    assert "is unreachable" in unreachable
+    answered = [line for line in lines if "answered with 503" in line]
+    others = [line for line in answered if " more answered with 503 within " in line]
+    first = next(line for line in answered if "DatabaseUnavailableError" in line)
+    assert len([line for line in lines if "is unreachable" in line]) == 1
     assert first.startswith("WARNING|GET /papers ")
     assert "[r7] answered with 503: DatabaseUnavailableError" in first
-    assert " more answered with 503 within " in others
-    assert "GET /papers" in others
+    assert len(answered) - len(others) <= 2
+    assert 1 <= len(others) <= 4  # a loaded machine takes more than ten seconds
+    assert all("GET /papers" in line for line in others)
 
 
 async def until_served(http: Any) -> None:
@@ -273,6 +285,6 @@ async def test_a_refused_password_has_a_handful_of_lines_too(
             for _ in range(20):
                 assert (await http.get("/papers")).status_code == 500
     answered = [line for line in lines if "answered with 500" in line]
-    assert len(answered) == 2
-    assert "19 more" in answered[1]
+    assert 2 <= len(answered) <= 4
+    assert " more answered with 500 within " in answered[1]
     assert "28" in answered[1]
