@@ -104,8 +104,8 @@ MUTANTS = [
         "sqlstate.py",
         "return isinstance(error, exc.SQLAlchemyError) and (closed or is_disconnect(error))",
         "return closed or is_disconnect(error)",
-        "tests/test_cli.py",
-        "keeps_its_traceback",
+        "tests/test_sqlstate.py",
+        "what_to_do_about",
     ),
     Mutant(
         "a file that cannot be opened leaves a thread behind",
@@ -1478,10 +1478,10 @@ MUTANTS = [
     Mutant(
         "errors keep their values",
         "engine_errors.py",
-        "    if isinstance(error, Exception):\n        scrub(error)\n",
-        "    if False:\n        scrub(error)\n",
+        "    if isinstance(error, Exception):\n        # First",
+        "    if False:\n        # First",
         "tests/test_engine.py",
-        "gets_our_errors_once",
+        "bears_no_value",
     ),
     Mutant(
         "parameters are shown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -296,6 +297,17 @@ async def test_it_hides_its_parameters_even_from_errors_of_sqlalchemy_itself(
     # What stands in the statement helps, and is no value.
     assert "missing" in str(raised.value).splitlines()[0]
     assert "missing" in safe_error(raised.value)
+    await engine.dispose()
+
+
+async def test_an_error_of_a_bare_connection_bears_no_value(postgres_url: str) -> None:
+    engine = create_engine(DatabaseConfig(url=postgres_url), Activity("test"))
+    values = {"v": "s3cret"}
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(text("SELECT CAST(:v AS integer)"), values)
+    told = traceback.format_exception(raised.value)
+    assert values["v"] not in "".join(told)
     await engine.dispose()
 
 
