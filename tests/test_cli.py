@@ -272,8 +272,10 @@ def test_health_fails_with_a_status_for_containers(
         check=False,
     )
     assert done.returncode == 1
-    # Why is said at once, and again in the end.
-    assert done.stderr == done.stdout.removesuffix("\n") + ", asking again for up to 1 s\n"
+    # Why is said at once, and again in the end. On a busy machine the first look takes a while.
+    why, again = done.stderr.rsplit(", ", 1)
+    assert done.stdout == f"{why}\n"
+    assert again in {"asking again for up to 1 s\n", "asking again for up to 0 s\n"}
 
 
 def test_health_names_a_failing_check_of_the_application_and_does_not_judge_by_it(
