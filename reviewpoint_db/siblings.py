@@ -11,12 +11,14 @@ import asyncio
 import os
 import re
 import secrets
+import socket
 import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -84,6 +86,7 @@ class Siblings:
         async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._reply(writer, answer)
 
+        _remove_left_overs(folder)
         server = await asyncio.start_unix_server(reply, path)
         try:
             path.chmod(0o600)
@@ -148,6 +151,28 @@ async def _ask(path: Path, timeout: float) -> bytes | None:
     except (OSError, TimeoutError):
         return None
     return body if 0 < len(body) < _LONGEST else None
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove the sockets of killed processes, those of databases that nobody uses any more too."""
+    left = (path for path in folder.glob("*.sock") if not _is_running(_pid_of(path)))
+    for path in islice(left, _MOST):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.setblocking(False)
+            try:  # in a container, the number may be one of another container's
+                caller.connect(str(path))
+            except ConnectionRefusedError:
+                _remove_left_over(path)
+            except OSError:
+                pass  # it is busy, or just gone
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False  # where it is another user's, the number was given anew
+    return True
 
 
 def _remove_left_over(path: Path) -> None:

@@ -189,6 +189,16 @@ def _refuse_leaks(item: pytest.Item) -> None:
         _kit_of(item.config).refuse_leaks(held)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """In a worker, remove the folder of a run whose controller was killed before anybody used it."""
+    try:
+        return (yield)
+    finally:  # what pytest-xdist does here fails then, and pytest_unconfigure is not called
+        if _FOLDER in getattr(session.config, "workerinput", ()):
+            _run_of(session.config).remove_unused()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run; this is called after Ctrl-C too."""
     run = config.stash.get(_RUN, None)

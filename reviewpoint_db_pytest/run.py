@@ -80,6 +80,13 @@ class Run:
                 time.sleep(0.01)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_unused(self) -> None:
+        """Remove what an owner left that was killed before anybody had begun to watch it."""
+        with contextlib.suppress(OSError), (self.folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the owner has it, if there is one
+            if not (self.folder / "reaper").exists():
+                shutil.rmtree(self.folder, ignore_errors=True)
+
     def once(self, name: str, make: Callable[[], str]) -> str:
         """Have one process make something; the others wait for it and get the same answer.
 

@@ -325,6 +325,22 @@ MUTANTS = [
         "together_with_its_reaper",
     ),
     Mutant(
+        "a run that is killed before it used a database leaves its folder",
+        "../reviewpoint_db_pytest/__init__.py",
+        "            _run_of(session.config).remove_unused()\n",
+        "            pass\n",
+        "tests/testing/test_ends.py",
+        "never_used",
+    ),
+    Mutant(
+        "the socket of a killed process stays when nobody uses its database again",
+        "siblings.py",
+        "        _remove_left_overs(folder)\n",
+        "",
+        "tests/test_siblings.py",
+        "whatever_their_database",
+    ),
+    Mutant(
         "changed tables are not noticed",
         "testing/kit.py",
         "            mark = schema.fingerprint(self.home.url(name))\n",

@@ -110,6 +110,36 @@ async def test_a_socket_of_a_process_that_was_killed_is_removed(folder: Path) ->
         assert [(answer.pid, answer.body) for answer in answers] == [(0, None), (8, None)]
 
 
+async def test_what_killed_processes_left_is_removed_whatever_their_database_was(
+    folder: Path,
+) -> None:
+    left, strange, starting, heard, running = (
+        folder / f"{name}.sock"
+        for name in (
+            "other-9999999-ab",
+            f"other-{10**30}-ab",
+            "other-9999998-ab",
+            "of-9999997-ab",
+            f"own-{os.getpid()}-ab",
+        )
+    )
+    gone = folder / "gone-9999996-ab.sock"
+    gone.symlink_to(folder / "nowhere")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(heard))
+        listening.listen()
+        for path in (left, strange, starting, running):
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
+        for path in (left, strange, heard, running):
+            os.utime(path, (time.time() - 60, time.time() - 60))
+        async with Siblings("papers", folder).serving(bytes):
+            assert not left.exists()
+            assert not strange.exists()
+            assert len(list(folder.iterdir())) == 5
+    assert set(folder.iterdir()) == {starting, heard, running, gone}
+
+
 async def test_two_may_remove_the_same_left_over(folder: Path) -> None:
     from reviewpoint_db import siblings
 

@@ -160,6 +160,26 @@ def test_a_run_that_is_ended_from_outside_leaves_no_server(
     wait_until(lambda: not left(place))
 
 
+def test_a_killed_run_that_never_used_a_database_leaves_no_folder(
+    unconfigured: Project, place: Path
+) -> None:
+    unconfigured.write(
+        "test_it.py",
+        """
+        import os, signal, time
+
+        def test_it():
+            controller, deadline = os.getppid(), time.monotonic() + 10
+            os.kill(controller, signal.SIGKILL)
+            while os.getppid() == controller:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        """,
+    )
+    assert begin(unconfigured, "-n1").wait(60) == -signal.SIGKILL
+    wait_until(lambda: not left(place))
+
+
 def test_what_is_killed_together_with_its_reaper_is_removed_by_the_next_run(
     postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
 ) -> None:
