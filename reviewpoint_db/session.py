@@ -68,6 +68,7 @@ class SessionState:
         "committed",
         "connections",
         "ended",
+        "engine",
         "required_lsn",
         "source",
         "streaming",
@@ -82,6 +83,8 @@ class SessionState:
         #: The connections that the session's transactions took and that may still be out.
         self.connections: list[Connection] = []
         self.ended = False
+        #: Of this loop, or where the transaction began.
+        self.engine: Engine | None = None
         #: Whether something was flushed or executed that no COMMIT made permanent.
         self.uncommitted = False
         #: Whether the application closed it, and so lost changes.
@@ -123,12 +126,18 @@ class BoundSession(SyncSession):
     engine_of_this_loop: ClassVar[Callable[[], Engine]]
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
-        """Return the running loop's engine, unless the caller names another bind."""
+        """Return the running loop's engine, unless the caller names another bind.
+
+        A transaction ends where it began: its second half may not be another engine's.
+        """
         if state_of(self).ended:
             raise closed_error()
         if kwargs.get("bind") is not None or self.bind is not None:
             return super().get_bind(*args, **kwargs)
-        return type(self).engine_of_this_loop()
+        engine, state = type(self).engine_of_this_loop(), state_of(self)
+        if state.engine is None or not (engine is state.engine or _uses(self, state.engine)):
+            state.engine = engine
+        return state.engine
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute, and remember a change that now waits for its COMMIT."""
@@ -192,6 +201,12 @@ class BoundSession(SyncSession):
         """Reset; what waited for a COMMIT is forgotten."""
         _forget_hooks(self)
         super().reset()
+
+
+def _uses(session: SyncSession, engine: Engine) -> bool:
+    """Whether the session's transaction has a connection of the engine."""
+    connections = state_of(session).connections if session.in_transaction() else ()
+    return any(held.engine is engine and not held.closed for held in connections)
 
 
 def awaits_commit(session: SyncSession | AsyncSession) -> bool:

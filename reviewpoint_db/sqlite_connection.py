@@ -1,4 +1,4 @@
-"""The sqlite3 connection of the pool: it ends a statement in time, and rolls back when interrupted."""
+"""The sqlite3 connection of the pool: it ends a statement in time, and itself when it is interrupted."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class SQLiteConnection(sqlite3.Connection):
     where each page comes from a slow disk, and not inside of one step, such as a large sort. The
     wait for another connection's lock has its own limit, `timeout`.
 
+    An interrupt from outside is the end of it: what is open is rolled back, so that the next
+    statement would be stored by itself, and a COMMIT would say that all is well.
+
     SQLite forgets an interrupt once none of the connection's statements is under way any more. A
     cursor that was not read to its end is under way, and one that a cancelled task's traceback
     keeps alive stays so: until its end each ROLLBACK would be interrupted too.
@@ -45,7 +48,23 @@ class SQLiteConnection(sqlite3.Connection):
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
         self.query_timeout = query_timeout
         self.deadline = _Deadline()
+        self._cut = False
         self.set_progress_handler(self.deadline.passed, _STEPS)
+
+    def interrupt(self) -> None:
+        """Abort what runs, and refuse all that follows but the rollback."""
+        self._cut = True
+        super().interrupt()
+
+    def refuse_if_cut(self) -> None:
+        """Raise after an interrupt, as a lost connection to a server would."""
+        if self._cut:
+            raise ConnectionResetError("the connection was cut")
+
+    def commit(self) -> None:
+        """Commit, unless it was interrupted."""
+        self.refuse_if_cut()
+        super().commit()
 
     def cursor(self, factory: Any = None) -> Any:
         """Like `sqlite3.Connection.cursor`, and remember it."""
@@ -85,10 +104,12 @@ class _Cursor(sqlite3.Cursor):
     _left = float("inf")
 
     def execute(self, *args: Any) -> Any:
+        self.connection.refuse_if_cut()
         self._left = self.connection.query_timeout
         return self._in_time(super().execute, *args)
 
     def executemany(self, *args: Any) -> Any:
+        self.connection.refuse_if_cut()
         self._left = self.connection.query_timeout
         return self._in_time(super().executemany, *args)
 

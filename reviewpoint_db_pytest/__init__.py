@@ -321,7 +321,7 @@ def db_sandbox(
             f"{request.node.nodeid} asks for db_clone and for the sandbox: take one."
         )
     kit = _kit_of(pytestconfig)
-    with kit.sandbox() as sandbox:
+    with kit.sandbox(request.node.nodeid) as sandbox:
         yield sandbox
         _refuse_leaks(request.node)  # now, since the sandbox's end takes the connections away
         refused = sandbox.sandbox.refused

@@ -359,7 +359,7 @@ MUTANTS = [
     # -- the testing kit's sandbox ----------------------------------------------------------------
     Mutant(
         "a commit that escapes from the sandbox is not seen",
-        "testing/sandbox.py",
+        "testing/wire.py",
         "            raise\n        if not self.ground.open:\n",
         "            raise\n        if False:\n",
         "tests/testing/test_sandbox.py",
@@ -367,7 +367,7 @@ MUTANTS = [
     ),
     Mutant(
         "a statement that fails may end the sandbox's transaction",
-        "testing/sandbox.py",
+        "testing/wire.py",
         "        except BaseException:\n            if not self.ground.open:\n",
         "        except BaseException:\n            if False:\n",
         "tests/testing/test_sandbox.py",
@@ -383,7 +383,7 @@ MUTANTS = [
     ),
     Mutant(
         "deferred constraints are not checked at a COMMIT in the sandbox",
-        "testing/sandbox.py",
+        "testing/wire.py",
         "            await self.ground.check_deferred()\n",
         "            pass\n",
         "tests/testing/test_sandbox.py",
@@ -391,7 +391,7 @@ MUTANTS = [
     ),
     Mutant(
         "a failed statement makes the sandbox's connection unusable for others",
-        "testing/sandbox.py",
+        "testing/wire.py",
         "        if aborted and own is not None:\n",
         "        if False:\n",
         "tests/testing/test_sandbox.py",
@@ -399,15 +399,15 @@ MUTANTS = [
     ),
     Mutant(
         "a transaction in the sandbox goes on after a failed statement",
-        "testing/sandbox.py",
-        "            if level.failed and not is_rollback(text):\n",
-        "            if False:\n",
+        "testing/wire.py",
+        "        if level.failed and not is_rollback(text):\n",
+        "        if False:\n",
         "tests/testing/test_sandbox.py",
         "affair",
     ),
     Mutant(
         "a failed statement below another transaction undoes that one",
-        "testing/sandbox.py",
+        "testing/wire.py",
         "        guarded = level.guest or own is None\n",
         "        guarded = level.guest\n",
         "tests/testing/test_sandbox.py",
@@ -420,6 +420,30 @@ MUTANTS = [
         "        for savepoint in self._savepoints:\n            if False:\n",
         "tests/testing/test_sandbox.py",
         "under_another and sqlite",
+    ),
+    Mutant(
+        "a transaction goes on in another engine, without what it began with",
+        "session.py",
+        " or _uses(self, state.engine)",
+        "",
+        "tests/test_session.py",
+        "was_cut_goes_on_nowhere and sqlite",
+    ),
+    Mutant(
+        "a COMMIT on a connection of SQLite that was cut says that all is well",
+        "sqlite_connection.py",
+        "        self.refuse_if_cut()\n        super().commit()\n",
+        "        super().commit()\n",
+        "tests/test_session.py",
+        "was_cut_goes_on_nowhere and sqlite",
+    ),
+    Mutant(
+        "a thread that outlives its test commits what was undone",
+        "testing/sqlite.py",
+        "        elif self._channel.closed:\n",
+        "        elif False:\n",
+        "tests/testing/test_sandbox.py",
+        "thread_that_outlives and sqlite",
     ),
     Mutant(
         "a refused rollback that an application caught is not told",

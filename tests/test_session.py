@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
-from reviewpoint_db.errors import ReadOnlySessionError, SessionClosedError
+from reviewpoint_db.disposal import dispose_all
+from reviewpoint_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseUnavailableError,
+    ReadOnlySessionError,
+    SessionClosedError,
+)
 from reviewpoint_db.session import state_of
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 from tests.support.relay import Relay
@@ -108,6 +114,28 @@ async def test_another_engine_may_be_named(database: Database, tmp_path: object)
         )
         assert found.scalar_one() == 42
     await engine.dispose()
+
+
+@pytest.mark.parametrize("second_half", [True, False])
+async def test_a_transaction_whose_connection_was_cut_goes_on_nowhere(
+    database: Database, second_half: bool
+) -> None:
+    """As a stop does with a session that does not end."""
+    async with database.session() as session:
+        await write(session, "first half")
+        here = asyncio.get_running_loop()
+        await dispose_all((here, engine) for _, engine in database.take_engines())
+        goes_on = (
+            session.execute(insert(notes), [{"text": "second"}, {"text": "half"}])
+            if second_half
+            else session.commit()
+        )
+        with pytest.raises((DatabaseUnavailableError, CommitOutcomeUnknownError, InterfaceError)):
+            await goes_on
+        await session.rollback()
+        await write(session, "anew")
+        await session.commit()
+    assert await stored(database) == ["anew"]
 
 
 async def test_a_long_lived_session_keeps_no_closed_connections(database: Database) -> None:

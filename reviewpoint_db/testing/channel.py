@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -49,8 +50,12 @@ class Channel:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection was closed or dropped."""
-        return self._member.gone or self._generation != self._faults.generation
+        """Whether the connection was closed or dropped, or has outlived its test."""
+        return self._member.gone or self._sandbox.over or self._dropped
+
+    @property
+    def _dropped(self) -> bool:
+        return self._generation != self._faults.generation
 
     @property
     def in_transaction(self) -> bool:
@@ -128,7 +133,7 @@ class Channel:
         await self._faults.on_round_trip()
         if self._member.gone:
             raise self._errors.lost("closed, with its session or its test")
-        if self.closed:
+        if self._dropped:
             raise self._errors.lost("dropped by db_faults")
 
     def drop(self) -> Any:
@@ -159,6 +164,8 @@ def _party() -> tuple[object, str]:
     task = asyncio.current_task()
     origin = describe_origin()
     name = str(origin) if origin is not None else f"the task {task.get_name() if task else '?'}"
+    if origin is None and (thread := threading.current_thread()) is not threading.main_thread():
+        name += f" of the thread {thread.name}"
     if units:
         return next(iter(units.values())), name
     return _transaction_of.get() or task, name

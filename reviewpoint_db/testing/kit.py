@@ -176,12 +176,16 @@ class Kit:
             self.home.drop(name)
 
     @contextlib.contextmanager
-    def sandbox(self) -> Iterator[OpenSandbox]:
-        """Have everything in a block happen inside of one transaction, which is undone."""
+    def sandbox(self, test: str) -> Iterator[OpenSandbox]:
+        """Have everything in a block happen inside of one transaction, which is undone.
+
+        Args:
+            test: Names whose block it is.
+        """
         url = self.home.url(self._name(self._run.worker))
         if self._ground is None or self._ground.closed:
             self._ground = self.owner.run(self._connect(url))
-        sandbox = Sandbox(self._ground, turn_timeout=self._turn_timeout)
+        sandbox = Sandbox(self._ground, test=test, turn_timeout=self._turn_timeout)
         self.owner.run(sandbox.open())
         faults = Faults()
         config = DatabaseConfig(url=url, environment="test")

@@ -145,6 +145,9 @@ class SQLiteStandIn:
         channel: The way to it.
     """
 
+    #: Without which SQLAlchemy sends no COMMIT, and says nothing.
+    _connection = True
+
     def __init__(self, real: Any, channel: Channel) -> None:
         self._real = real
         self._channel = channel
@@ -187,6 +190,8 @@ class SQLiteStandIn:
         """Commit the transaction, if there is one."""
         if self._channel.in_transaction:
             await self._channel.commit()
+        elif self._channel.closed:
+            raise ConnectionResetError("the connection was closed, with its session or its test")
 
     async def rollback(self) -> None:
         """Roll the transaction back, if there is one."""

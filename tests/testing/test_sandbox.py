@@ -540,6 +540,61 @@ def test_what_a_test_failed_with_is_said_once(sqlite_project: Project) -> None:
     result.stdout.fnmatch_lines([line])
 
 
+def test_a_thread_that_outlives_its_test_stores_nothing_in_the_next_one(project: Project) -> None:
+    test = """
+    import asyncio
+    import threading
+    import pytest
+    from reviewpoint_db import Database
+    from reviewpoint_db.errors import ReviewPointDBError
+    from reviewpoint_db.testing import SandboxError
+    from tests.support.apps import texts
+    from tests.support.notes import write
+
+    begun, over = threading.Event(), threading.Event()
+    threads, outcomes = [], []
+
+    def run(second_half, blocked):
+        async def use():
+            session = Database().open_session()
+            await write(session, "first half")
+            begun.set()
+            if blocked:
+                over.wait(30)
+            else:
+                await asyncio.to_thread(over.wait, 30)
+            if second_half:
+                await write(session, "second half")
+            await session.commit()
+
+        try:
+            asyncio.run(use())
+        except Exception as error:
+            outcomes.append(error)
+
+    @pytest.mark.parametrize("blocked", [True, False])
+    @pytest.mark.parametrize("second_half", [True, False])
+    def test_first(db_sandbox, second_half, blocked):
+        begun.clear(), over.clear()
+        threads.append(threading.Thread(target=run, args=[second_half, blocked], name="late one"))
+        threads[-1].start()
+        assert begun.wait(30)
+
+    async def test_second(db_session):
+        over.set()
+        await asyncio.to_thread(threads[-1].join, 30)
+        assert await texts(db_session) == []
+        [error] = outcomes
+        assert isinstance(error, ReviewPointDBError)
+        if isinstance(error, SandboxError):
+            assert "late one uses a connection of test_it.py::test_first" in str(error)
+    """
+    for half in ("True", "False"):
+        for blocked in ("True", "False"):
+            only = f"second or {half}-{blocked}"
+            project.passes(test, "-k", only, "-W", "ignore", count=2, deselected=3)
+
+
 def test_a_connection_that_outlives_its_test_is_refused(postgres_project: Project) -> None:
     test = """
     import pytest

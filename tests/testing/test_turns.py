@@ -53,7 +53,7 @@ async def test_what_is_open_at_the_end_of_the_test_is_lost(sandbox: Sandbox) -> 
     await sandbox.begin(member, ONE, "one")
     await sandbox.close()
     assert member.level is not None and member.level.lost
-    with pytest.raises(SandboxError, match="a test that is over"):
+    with pytest.raises(SandboxError, match="of a test, which is over"):
         await sandbox.begin(Member(), OTHER, "other")
 
 
