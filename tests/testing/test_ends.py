@@ -180,6 +180,22 @@ def test_a_killed_run_that_never_used_a_database_leaves_no_folder(
     wait_until(lambda: not left(place))
 
 
+def test_a_folder_that_is_in_use_or_watched_is_not_the_workers_to_remove(place: Path) -> None:
+    run = Run.create()
+    worker = Run(run.folder, "gw0")
+    worker.remove_unused()
+    assert left(place) == [run.folder]
+    assert run._owned is not None
+    run._owned.close()
+    (run.folder / "reaper").touch()
+    worker.remove_unused()
+    assert left(place) == [run.folder]
+    (run.folder / "reaper").unlink()
+    worker.remove_unused()
+    assert left(place) == []
+    worker.remove_unused()  # another one was faster
+
+
 def test_what_is_killed_together_with_its_reaper_is_removed_by_the_next_run(
     postgres_project: Project, postgres: RemoteServer, postgres_url: str, place: Path
 ) -> None:
