@@ -37,8 +37,6 @@ _OPENED: Final = "_reviewpoint_db_opened"
 _INTERRUPT_AGAIN: Final = 0.02
 #: Seconds for which it is interrupted.
 _INTERRUPT_FOR: Final = 10.0
-#: Seconds for telling a connection's thread to end, which is a word in a queue.
-_STOP_TIMEOUT: Final = 2.0
 #: Seconds for a thread that has nothing left to do but to end.
 _ENDING: Final = 1.0
 
@@ -135,14 +133,9 @@ class SQLite:
         stop = getattr(driver, "stop", None) or driver._stop_running  # noqa: SLF001
         # In a thread without a loop: with one, it makes a future there, and the connection's thread
         # would have to report to a loop that may end before it.
-        outside = threading.Thread(target=stop, daemon=True)
+        outside = threading.Thread(target=stop)
         outside.start()
-        outside.join(_STOP_TIMEOUT)
-        if outside.is_alive():
-            logger.error(
-                "The thread of a SQLite connection did not take its end within {:g} s",
-                _STOP_TIMEOUT,
-            )
+        outside.join()  # it puts a word into a queue, which never waits
 
     def prepare_engine(self, engine: AsyncEngine) -> None:
         """Set the pragmas on connect, and begin IMMEDIATE but for read sessions."""
@@ -161,8 +154,8 @@ class SQLite:
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA database_list")
-            main = cursor.fetchone()  # None in the tests' sandbox
-            if main is not None and main[2]:  # else it is in memory
+            main = cursor.fetchone()
+            if main is not None:  # as it is in the tests' sandbox
                 setattr(connection.driver_connection, _OPENED, (main[2], _file_at(main[2])))
             cursor.close()
 

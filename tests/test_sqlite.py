@@ -336,20 +336,6 @@ def test_an_abandoned_connection_ends_its_thread(sqlite_url: str) -> None:
     driver._connection = None  # closed by its thread, or by nobody in aiosqlite before 0.22
 
 
-def test_a_thread_that_takes_no_end_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reviewpoint_db.sqlite._STOP_TIMEOUT", 0.05)
-    released = threading.Event()
-
-    class Stuck:
-        def stop(self) -> None:
-            released.wait(10)
-
-    with logged("ERROR") as lines:
-        SQLite().abandon(Stuck())
-    released.set()
-    assert lines == ["ERROR|The thread of a SQLite connection did not take its end within 0.05 s\n"]
-
-
 async def test_what_the_driver_says_of_a_closed_connection(sqlite_url: str) -> None:
     backend = SQLite()
     driver = await aiosqlite.connect(sqlite_url.removeprefix("sqlite:///"))
