@@ -41,7 +41,8 @@ from reviewpoint_db.read_session import make_read_session_class
 from reviewpoint_db.replicas import Replicas
 from reviewpoint_db.retries import run_with_retries
 from reviewpoint_db.server_view import ServerView, look_at_server
-from reviewpoint_db.session import SESSION_DEFAULTS, make_session_class, state_of
+from reviewpoint_db.session import SESSION_DEFAULTS, BoundSession, make_session_class
+from reviewpoint_db.session_state import state_of
 from reviewpoint_db.settings import refuse
 from reviewpoint_db.sqlite import MemoryDatabase
 from reviewpoint_db.tables import MissingTables, check_metadata
@@ -54,6 +55,7 @@ from reviewpoint_db.transaction import (
     end_session,
 )
 from reviewpoint_db.watch import Watch
+from reviewpoint_db.write_tracking import WriteTrackingSession
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -142,7 +144,7 @@ class Database:
             class_=make_session_class(
                 base,
                 self._engines.current,
-                remember_writes=self.replicas is not None,
+                sync_base=WriteTrackingSession if self.replicas is not None else BoundSession,
                 after_commits=self._after_commits,
             ),
             **SESSION_DEFAULTS,

@@ -27,8 +27,8 @@ from reviewpoint_db.session import (
     SessionMixin,
     assemble,
     closed_error,
-    state_of,
 )
+from reviewpoint_db.session_state import state_of
 from reviewpoint_db.turns import Turns
 
 __all__ = [

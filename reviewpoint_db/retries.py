@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from reviewpoint_db.driver_errors import code_of
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session_state import state_of
 from reviewpoint_db.sqlstate import is_serialization_failure
 
 __all__ = ["run_with_retries"]

@@ -7,15 +7,14 @@ application wants (SQLModel's, say), and differ from SQLAlchemy's in that
 * a failed COMMIT is followed by a rollback, whoever called it,
 * after their end they refuse to work instead of opening a connection that nobody returns.
 
-`read_session.py` has those that only read.
+`read_session.py` has those that only read, `write_tracking.py` those that remember that they wrote.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, TextClause, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,32 +22,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction
 
-from reviewpoint_db.errors import CommitOutcomeUnknownError, SessionClosedError
+from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.holder import Work
 from reviewpoint_db.pooled import holder_of
 from reviewpoint_db.redaction import scrub
+from reviewpoint_db.session_state import state_of
 from reviewpoint_db.statements import operation_of
 
 if TYPE_CHECKING:
     import asyncio
-
-    from reviewpoint_db.read_session import ReadSource
-    from reviewpoint_db.turns import Turns
 
 __all__ = [
     "AFTER_COMMIT",
     "SESSION_DEFAULTS",
     "BoundSession",
     "SessionMixin",
-    "SessionState",
     "assemble",
     "awaits_commit",
     "closed_error",
     "make_session_class",
-    "state_of",
 ]
 
-_STATE: Final = "reviewpoint_db"
 _T = TypeVar("_T")
 #: What a text begins with that changes rows for certain; a WITH may or may not.
 _CHANGES: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -58,66 +52,6 @@ AFTER_COMMIT: Final = "reviewpoint_db_after_commit"
 
 #: How our sessions are made: objects stay readable after COMMIT, and a closed session stays closed.
 SESSION_DEFAULTS: Final[dict[str, Any]] = {"expire_on_commit": False, "close_resets_only": False}
-
-
-class SessionState:
-    """What we keep about a session, in its `info`."""
-
-    __slots__ = (
-        "closed_over_changes",
-        "committed",
-        "connections",
-        "ended",
-        "engine",
-        "required_lsn",
-        "source",
-        "streaming",
-        "turns",
-        "uncommitted",
-        "work",
-        "writer",
-        "wrote",
-    )
-
-    def __init__(self) -> None:
-        #: The connections that the session's transactions took and that may still be out.
-        self.connections: list[Connection] = []
-        self.ended = False
-        #: Of this loop, or where the transaction began.
-        self.engine: Engine | None = None
-        #: Whether something was flushed or executed that no COMMIT made permanent.
-        self.uncommitted = False
-        #: Whether the application closed it, and so lost changes.
-        self.closed_over_changes = False
-        #: Whether a transaction of it was committed.
-        self.committed = False
-        self.streaming = False
-        #: Of the tasks that share a read session; None before its first use.
-        self.turns: Turns | None = None
-        #: What it did so far; None while it has taken no connection.
-        self.work: Work | None = None
-        #: The host that a read session stays with; None where it has not chosen.
-        self.source: ReadSource | None = None
-        #: The WAL position of the primary that a read session must see.
-        self.required_lsn: int | None = None
-        #: What is kept about the session whose COMMITs a read session must see: the same request's.
-        self.writer: SessionState | None = None
-        #: Whether it may have written, where that is asked for: not yet stored, then for good stored,
-        #: or perhaps so, since its COMMIT was not answered.
-        self.wrote: Literal["no", "perhaps", "stored", "unknown"] = "no"
-
-    @property
-    def stored(self) -> bool:
-        """Whether what it wrote is, or may be, stored."""
-        return self.wrote in ("stored", "unknown")
-
-
-def state_of(session: SyncSession | AsyncSession) -> SessionState:
-    """Return what we keep about a session."""
-    state: SessionState | None = session.info.get(_STATE)
-    if state is None:
-        state = session.info[_STATE] = SessionState()
-    return state
 
 
 class BoundSession(SyncSession):
@@ -220,59 +154,6 @@ def _forget_hooks(session: SyncSession) -> None:
         hooks.forget()
 
 
-class _RememberingSession(BoundSession):
-    """The synchronous half of a session whose client is to see what it wrote."""
-
-    def noted(self, statement: Any, run: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-        """Run a statement, and remember what may have written: all but a SELECT."""
-        result = super().noted(statement, run, *args, **kwargs)
-        if not getattr(statement, "is_select", False):
-            _remember_write(self)
-        return result
-
-    def connection(self, *args: Any, **kwargs: Any) -> Connection:
-        """Return the transaction's connection; what is done by it is not seen here."""
-        _remember_write(self)
-        return super().connection(*args, **kwargs)
-
-    # These flush without the events of a flush.
-
-    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
-        """Like `Session.bulk_save_objects`."""
-        _remember_write(self)
-        super().bulk_save_objects(*args, **kwargs)
-
-    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Like `Session.bulk_insert_mappings`."""
-        _remember_write(self)
-        super().bulk_insert_mappings(*args, **kwargs)
-
-    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Like `Session.bulk_update_mappings`."""
-        _remember_write(self)
-        super().bulk_update_mappings(*args, **kwargs)
-
-
-def _remember_write(session: SyncSession, *_: object) -> None:
-    state = state_of(session)
-    if state.wrote == "no":  # what is stored stays so, whatever becomes of the rest
-        state.wrote = "perhaps"
-
-
-def _remember_stored(session: SyncSession) -> None:
-    state = state_of(session)
-    if state.wrote == "perhaps" and not session.in_nested_transaction():
-        state.wrote = "stored"
-
-
-def _remember_unknown(session: SyncSession, _previous: object) -> None:
-    """Count what may be stored as stored: a client that looks for it must not ask a replica."""
-    state = state_of(session)
-    unknown = isinstance(sys.exception(), CommitOutcomeUnknownError)  # why it is rolled back
-    if unknown and state.wrote == "perhaps" and not session.in_nested_transaction():
-        state.wrote = "unknown"
-
-
 class SessionMixin:
     """The asynchronous half of our sessions."""
 
@@ -295,7 +176,7 @@ def make_session_class(
     base: type[AsyncSession],
     engine: Callable[[], AsyncEngine],
     *,
-    remember_writes: bool = False,
+    sync_base: type[BoundSession] = BoundSession,
     after_commits: set[asyncio.Task[None]],
 ) -> type[AsyncSession]:
     """Make the session class of one database.
@@ -303,20 +184,14 @@ def make_session_class(
     Args:
         base: The application's AsyncSession class.
         engine: Returns the engine of the running event loop.
-        remember_writes: Have `SessionState.wrote` say whether something was written.
+        sync_base: The class of its synchronous half.
         after_commits: Where `after_commit()` keeps what it runs.
     """
-    own = _RememberingSession if remember_writes else BoundSession
     members = {
         "engine_of_this_loop": staticmethod(lambda: engine().sync_engine),
         AFTER_COMMIT: after_commits,
     }
-    made = assemble("Session", (SessionMixin, base), (own, base.sync_session_class), members)
-    if remember_writes:
-        event.listen(made.sync_session_class, "after_flush", _remember_write)
-        event.listen(made.sync_session_class, "after_commit", _remember_stored)
-        event.listen(made.sync_session_class, "after_soft_rollback", _remember_unknown)
-    return made
+    return assemble("Session", (SessionMixin, base), (sync_base, base.sync_session_class), members)
 
 
 def assemble(

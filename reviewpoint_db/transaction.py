@@ -17,7 +17,8 @@ from sqlalchemy.util import greenlet_spawn
 from reviewpoint_db.context import current_origin
 from reviewpoint_db.errors import SessionClosedError
 from reviewpoint_db.redaction import safe_error
-from reviewpoint_db.session import awaits_commit, state_of
+from reviewpoint_db.session import awaits_commit
+from reviewpoint_db.session_state import state_of
 from reviewpoint_db.settings import refuse
 
 if TYPE_CHECKING:

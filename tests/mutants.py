@@ -1637,7 +1637,7 @@ MUTANTS = [
     ),
     Mutant(
         "what a request wrote by scalar() or by its connection counts as nothing",
-        "session.py",
+        "write_tracking.py",
         '        if not getattr(statement, "is_select", False):\n            _remember_write(self)\n',
         "",
         "tests/test_read_your_writes.py",
@@ -1645,8 +1645,8 @@ MUTANTS = [
     ),
     Mutant(
         "who looks whether an unanswered COMMIT has stored something looks at a replica",
-        "session.py",
-        '        event.listen(made.sync_session_class, "after_soft_rollback", _remember_unknown)\n',
+        "write_tracking.py",
+        '@event.listens_for(WriteTrackingSession, "after_soft_rollback")\n',
         "",
         "tests/test_read_your_writes.py",
         "looks_at_the_primary",
@@ -1661,7 +1661,7 @@ MUTANTS = [
     ),
     Mutant(
         "a replica's token is forgotten when something follows the COMMIT",
-        "session.py",
+        "write_tracking.py",
         'if state.wrote == "no":',
         "if True:",
         "tests/test_replicas.py",

@@ -20,7 +20,7 @@ from reviewpoint_db.lsn import MAX_LSN
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica import Replica
 from reviewpoint_db.replica_watch import Seen
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session_state import state_of
 from tests.support.asgi import client, running
 
 if TYPE_CHECKING:

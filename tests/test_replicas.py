@@ -18,7 +18,7 @@ from reviewpoint_db.lsn import MAX_LSN, parse_lsn
 from reviewpoint_db.read_your_writes import ReadYourWrites, Tokens
 from reviewpoint_db.replica_watch import PrimaryLog, ReplicaWatch, Seen, _Stop
 from reviewpoint_db.replicas import Replicas
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session_state import state_of
 from tests.support.postgres import HOST, free_port
 from tests.support.relay import Relay
 

@@ -20,7 +20,7 @@ from reviewpoint_db.errors import (
     ReadOnlySessionError,
     SessionClosedError,
 )
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session_state import state_of
 from tests.support.notes import held, metadata, notes, stored, write, write_orphan
 from tests.support.relay import Relay
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from reviewpoint_db.database import Database
 from reviewpoint_db.lsn import MAX_LSN
 from reviewpoint_db.read_your_writes import Tokens, lsn_of_commits
-from reviewpoint_db.session import state_of
+from reviewpoint_db.session_state import state_of
 from tests.support.replicas import PORT, config, port, reading, until
 
 if TYPE_CHECKING:
