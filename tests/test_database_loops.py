@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from reviewpoint_db.config import DatabaseConfig, PoolConfig
 from reviewpoint_db.database import Database
@@ -76,13 +76,12 @@ def test_a_stop_from_elsewhere_stops_it_in_all_loops(postgres_url: str) -> None:
 
 
 async def test_a_start_that_failed_may_be_tried_again(sqlite_url: str) -> None:
-    class Broken:
-        def create_all(self, connection: object) -> None:
+    class Broken(MetaData):
+        def create_all(self, *_: object, **__: object) -> None:
             raise LookupError
 
-    broken: Any = Broken()
     config = DatabaseConfig(url=sqlite_url, pool=PoolConfig(timeout=1))
-    database = Database(config, metadata=broken, create_all=True)
+    database = Database(config, metadata=Broken(), create_all=True)
     for _ in range(2):
         with pytest.raises(LookupError):
             await database.start()

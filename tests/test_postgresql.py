@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import ARRAY, JSON, Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.dialects.postgresql import ARRAY as PG_ARRAY
 from sqlalchemy.dialects.postgresql import CIDR, INET, JSONB
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reviewpoint_db import Database, DatabaseConfig
@@ -127,6 +128,21 @@ async def test_json_and_addresses_are_what_plain_sqlalchemy_makes_of_them(
     if not options:
         assert ours[0][1:3] == (VALUES[0], VALUES[0])
         assert isinstance(ours[0][5], ipaddress.IPv4Interface)
+
+
+async def test_a_commit_that_the_server_makes_a_rollback_raises(postgres_url: str) -> None:
+    async with (
+        Database(DatabaseConfig(url=postgres_url)) as database,
+        database.session() as session,
+    ):
+        await session.execute(text("SELECT 1"))  # begins the transaction
+        raw = await (await session.connection()).get_raw_connection()
+        driver: Any = raw.driver_connection
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await driver.execute("SELECT 1 / 0")
+        with pytest.raises(InvalidRequestError, match="Nothing was stored"):
+            await session.commit()
+        assert await session.scalar(text("SELECT 1")) == 1
 
 
 async def test_the_private_names_of_asyncpg_are_as_they_were(postgres_url: str) -> None:
