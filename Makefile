@@ -7,10 +7,12 @@ PYTHON ?= python3
 PORT ?= 8000
 TESTS ?= tests
 SCALE := tests/scale
-WORKERS ?= 2
+# Tests wait for servers more than they compute: one more than there are cores, and no more than 8.
+WORKERS ?= $(shell python3 -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))' 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
-# What `make test-lowest` need not repeat: it tests the page, the tests' own tools and the benchmarks.
-OF_NO_VERSION := --ignore=tests/browser --ignore-glob='tests/test_support*' --ignore=tests/test_benchmarks.py
+# What `make test-lowest` need not repeat: it tests the page, the tests' own tools, the benchmarks and memory.
+OF_NO_VERSION := --ignore=tests/browser --ignore-glob='tests/test_support*' --ignore=tests/test_benchmarks.py \
+	--ignore=tests/test_activity_memory.py
 
 # A venv that happens to be active, or a PYTHONPATH, must not leak in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV

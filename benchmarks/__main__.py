@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import sys
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "build/bench.json", help="where to")
     parser.add_argument("--chart", type=Path, default=ROOT / "docs/assets/performance.svg")
     options = parser.parse_args(arguments)
-    logger.remove()  # the applications' own lines would stand between the figures
+    # The applications' own lines would stand between the figures, and those of the tests' client.
+    logger.remove()
+    logging.disable(logging.INFO)
     machine = _machine()
     print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n", flush=True)
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Final
 
 import asyncpg
@@ -24,13 +25,19 @@ class CheckedConnection(asyncpg.Connection):  # type: ignore[misc]  # it has no 
 
     __slots__ = ()
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+    # No coroutine of its own: BEGIN, ROLLBACK and the ping go this way too.
+    def execute(self, query: str, *args: Any, timeout: float | None = None) -> Awaitable[str]:
         """Like `asyncpg.Connection.execute`.
 
         Raises:
-            InvalidRequestError: The COMMIT of asyncpg's transaction was a rollback.
+            InvalidRequestError: When awaited: the COMMIT of asyncpg's transaction was a rollback.
         """
-        status: str = await super().execute(query, *args, timeout=timeout)
-        if status == "ROLLBACK" and query == "COMMIT;":
-            raise InvalidRequestError(NOTHING_STORED)
-        return status
+        executed: Awaitable[str] = super().execute(query, *args, timeout=timeout)
+        return _checked(executed) if query == "COMMIT;" else executed
+
+
+async def _checked(commit: Awaitable[str]) -> str:
+    status = await commit
+    if status == "ROLLBACK":
+        raise InvalidRequestError(NOTHING_STORED)
+    return status
