@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -259,11 +260,12 @@ async def test_an_outage_has_a_handful_of_lines_however_many_ask(
     others = [line for line in answered if " more answered with 503 within " in line]
     first = next(line for line in answered if "DatabaseUnavailableError" in line)
     assert len([line for line in lines if "is unreachable" in line]) == 1
-    assert first.startswith("WARNING|GET /papers ")
-    assert "[r7] answered with 503: DatabaseUnavailableError" in first
+    # An older Starlette names a route by its function alone.
+    assert first.startswith("WARNING|GET ")
+    assert "papers" in first.partition(" [r7] answered with 503: DatabaseUnavailableError")[0]
     assert len(answered) - len(others) <= 2
     assert 1 <= len(others) <= 4  # a loaded machine takes more than ten seconds
-    assert all("GET /papers" in line for line in others)
+    assert all(re.search(r"\d GET \S*papers", line) for line in others)
 
 
 async def until_served(http: Any) -> None:
