@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -112,8 +112,9 @@ class _Host:
 
     def __init__(self, address: Callable[[], Address]) -> None:
         self._address = address
-        self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
+        #: The driver's; it is known before SQLAlchemy's, whose first questions may be interrupted.
+        self._driver: Any = None
 
     async def ask(self, question: str) -> Any:
         """Return the row of the answer, within the bound."""
@@ -121,24 +122,26 @@ class _Host:
             if self._connection is None:
                 address = self._address()
                 async with asyncio.timeout(_time_to_connect(address)):
-                    self._engine = _engine_of(address)
-                    self._connection = await self._engine.connect()
+                    engine = _engine_of(address)
+                    event.listen(engine.sync_engine, "connect", self._note_driver, insert=True)
+                    self._connection = await engine.connect()
             async with asyncio.timeout(_TIMEOUT):
-                raw = await self._connection.get_raw_connection()
-                driver: Any = raw.driver_connection
-                return await driver.fetchrow(question)
+                return await self._driver.fetchrow(question)
         except BaseException:
             await self.close()
             raise
 
+    def _note_driver(self, connection: Any, _record: object) -> None:
+        self._driver = connection.driver_connection
+
     async def close(self) -> None:
         """Cut the connection; asyncpg says goodbye first, and awaits nothing."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
             with contextlib.suppress(Exception):
-                raw = await connection.get_raw_connection()
-                driver: Any = raw.driver_connection
                 driver.terminate()
+        if connection is not None:
             with contextlib.suppress(Exception):
                 await connection.invalidate()
                 await connection.close()
