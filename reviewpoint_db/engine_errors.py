@@ -116,10 +116,14 @@ def _translate(
 def _of_stream(error: BaseException, *, lost: bool) -> BaseException:
     """Wrap an error that a stream of rows met: SQLAlchemy leaves asyncpg's as they are there."""
     if lost:
-        return DatabaseUnavailableError(
-            f"The connection to the database was lost ({safe_error(error)}).", orig=error
-        )
+        return _connection_lost(error)
     return DBAPIError(None, None, error, hide_parameters=True)
+
+
+def _connection_lost(error: BaseException) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The connection to the database was lost ({safe_error(error)}).", orig=error
+    )
 
 
 def _commits_itself(
@@ -212,7 +216,5 @@ def _named(
             orig=error,
         )
     if isinstance(error, OSError):
-        return DatabaseUnavailableError(
-            f"The connection to the database was lost ({safe_error(error)}).", orig=error
-        )
+        return _connection_lost(error)
     return None

@@ -861,8 +861,8 @@ MUTANTS = [
     Mutant(
         "a connection lost in a stream of rows is an error as any",
         "engine_errors.py",
-        "    if lost:\n        return DatabaseUnavailableError(\n",
-        "    if False:\n        return DatabaseUnavailableError(\n",
+        "    if lost:\n        return _connection_lost(error)\n",
+        "    if False:\n        return _connection_lost(error)\n",
         "tests/test_engine.py",
         "lost_in_a_stream",
     ),
